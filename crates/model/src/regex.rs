@@ -1,0 +1,28 @@
+//! RE2 expressions as Prometheus uses them: fully anchored, `.` matches newlines, Go's syntax and classes.
+//!
+//! Patterns are translated from Go's syntax to that of the `regex` crate, since both accept texts that the
+//! other rejects and give some the other meaning.
+
+/// Why a pattern is not accepted; the text is what Go's `regexp` would say where it would say something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RegexError(pub String);
+
+/// A compiled, fully anchored expression.
+#[derive(Clone, Debug)]
+pub struct Regex {
+    regex: regex::Regex,
+}
+
+impl Regex {
+    /// Compiles `pattern` anchored at both ends.
+    pub fn anchored(pattern: &str) -> Result<Self, RegexError> {
+        let regex = regex::Regex::new(&format!("^(?s:{pattern})$")).map_err(|e| RegexError(e.to_string()))?;
+        Ok(Self { regex })
+    }
+
+    /// Whether the whole of `text` matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
