@@ -25,4 +25,9 @@ impl Regex {
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
+
+    /// The groups of a match of the whole of `text`, or `None` when it does not match.
+    pub fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
+        self.regex.captures(text)
+    }
 }
