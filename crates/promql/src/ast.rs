@@ -48,6 +48,8 @@ pub enum ExprKind {
     },
     /// A string.
     String(String),
+    /// A string whose escapes (`"\xc5"`) make bytes that are not UTF-8; of type string, usable nowhere.
+    Bytes(Vec<u8>),
     /// An instant vector selector.
     Selector(Box<Selector>),
     /// A range vector selector.
@@ -64,8 +66,6 @@ pub enum ExprKind {
     Unary(bool, Box<Expr>),
     /// Parentheses.
     Paren(Box<Expr>),
-    /// A duration expression such as `step() * 2`, standing where a duration or number may (seconds).
-    Duration(Box<DurationExpr>),
 }
 
 /// When a selector or subquery is evaluated instead of at the step's time.
@@ -146,9 +146,18 @@ pub struct Subquery {
     pub modifiers: Modifiers,
 }
 
-/// A duration expression, as upstream's `DurationExpr`.
+/// A duration expression that depends on the query's step or range, or that is more than one literal.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DurationExpr {
+pub struct DurationExpr {
+    /// What it is.
+    pub kind: DurationKind,
+    /// Where it stands; messages of failed evaluation name it.
+    pub span: Span,
+}
+
+/// The kinds of duration expression; all values are seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DurationKind {
     /// A literal, seconds; the flag says that it was written as a duration.
     Number(f64, bool),
     /// `step()`.
