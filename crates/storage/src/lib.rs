@@ -1,1 +1,23 @@
-//! storage.
+//! Storage of one node: the node log, shards' state machines (head, pages, index) and the meta group's table.
+//!
+//! Reading order: [`entry`] (what a log entry says), [`head`] (what is in memory), [`page`] and [`index`] (what is
+//! on disk), [`kv`] (the only place that names RocksDB), [`shard`] (plan, apply, flush, read), [`store`] (one node's
+//! shards over one database), [`log`] (the shared segmented log). Knows nothing of Raft, tenants' policy or PromQL,
+//! and starts no threads.
+
+pub mod entry;
+pub mod error;
+pub mod head;
+pub mod index;
+pub mod kv;
+pub mod log;
+pub mod meta;
+pub mod metrics;
+pub mod page;
+pub mod shard;
+pub mod store;
+
+pub use error::StorageError;
+pub use meta::{MetaTable, MetaWrite};
+pub use shard::{FlushFigures, MergeProgress, Plan, Planned, Shard};
+pub use store::{Store, StoreConfig};

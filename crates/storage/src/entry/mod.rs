@@ -1,0 +1,1 @@
+//! What a log entry of a shard says, and its byte coding.

@@ -1,0 +1,1 @@
+//! What of a shard is in memory: series, slots, open tiles, sealed pages.

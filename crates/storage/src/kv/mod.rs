@@ -1,0 +1,1 @@
+//! The key-value store beneath: the only place that names RocksDB.
