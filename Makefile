@@ -1,0 +1,49 @@
+# Isobar: `make run` starts one node, `make test` runs every check. See README.md.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# RocksDB is compiled once, outside the clone, for all profiles (scripts/rocksdb.sh).
+export ROCKSDB_LIB_DIR := $(shell scripts/rocksdb.sh dir)
+export ROCKSDB_STATIC := 1
+RUN_FLAGS ?=
+TEST_FLAGS ?=
+
+.PHONY: help run build test lint bench demo deny fmt deps
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+deps: ## install what a build needs (g++, libclang) and compile RocksDB once
+	@scripts/deps.sh build
+	@scripts/rocksdb.sh
+
+build: deps ## build target/release/isobar
+	cargo build --release --locked -p server
+
+run: build ## build, then start one node on port 9090 that scrapes itself
+	@scripts/run.sh $(RUN_FLAGS)
+
+test: ## format, lints, docs, all tests and script checks, with the time of each stage
+	@scripts/deps.sh test
+	@scripts/rocksdb.sh
+	@scripts/test.sh $(TEST_FLAGS)
+
+lint: deps ## format check, clippy with warnings denied, docs
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+fmt: ## format the sources
+	cargo fmt --all
+
+deny: ## check licences, bans and sources of the dependencies (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny check licenses bans sources
+
+bench: deps ## micro benchmarks, then the macro run (generate, send, query)
+	cargo bench --locked -p benches
+	scripts/bench.sh
+
+demo: build ## node-exporter, three example services and a Prometheus beside one Isobar node
+	@scripts/deps.sh demo
+	@scripts/demo.sh
