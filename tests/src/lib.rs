@@ -1,1 +1,21 @@
-//! tests.
+//! The harness of the scenario tests: real processes of the program, what they are sent, and what must be left of it.
+//!
+//! `node` starts and ends processes. Tests that need root or a tool say so through [`tier`]: they print why they are
+//! skipped, and fail instead where `REQUIRE_TIERS` names the tier.
+
+pub mod node;
+
+/// Whether a tier may run: `missing` says what it lacks (`None` = nothing). Prints `skipped: …` when it lacks something;
+/// panics instead when the environment variable `REQUIRE_TIERS` (names separated by commas) holds `tier`.
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests read their tier from the environment and say why they skip"
+)]
+pub fn tier(tier: &str, missing: Option<String>) -> bool {
+    let Some(missing) = missing else { return true };
+    let required = std::env::var("REQUIRE_TIERS").unwrap_or_default();
+    assert!(!required.split(',').any(|t| t == tier), "tier {tier} is required, but {missing}");
+    println!("skipped: tier {tier}: {missing}");
+    false
+}

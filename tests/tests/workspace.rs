@@ -57,8 +57,12 @@ fn every_arrow_between_crates_is_listed_in_architecture() {
             .map(str::to_owned)
             .collect();
         let may = listed.get(name).cloned().unwrap_or_default();
-        wrong.extend(has.difference(&may).map(|to| format!("{name} names {to}: not listed in ARCHITECTURE.md")));
-        wrong.extend(may.difference(&has).map(|to| format!("{name} → {to} is listed, but not there any more")));
+        wrong.extend(
+            has.difference(&may).map(|to| format!("{name} names {to}: not listed in ARCHITECTURE.md")),
+        );
+        wrong.extend(
+            may.difference(&has).map(|to| format!("{name} → {to} is listed, but not there any more")),
+        );
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
