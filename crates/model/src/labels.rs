@@ -232,6 +232,12 @@ impl LabelsBuilder {
         self
     }
 
+    /// Adds a label without looking whether `name` is there already: a repeated name makes [`LabelsBuilder::build`]
+    /// fail. For label sets from outside, which may have very many labels.
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.pairs.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Removes label `name`.
     pub fn remove(&mut self, name: &str) -> &mut Self {
         self.set(name, "")

@@ -1,0 +1,42 @@
+//! Remote write: decompressed protobuf bodies to [`WriteBatch`]es, pulled series by series without structs of their
+//! own. Labels are not decoded here: a series' label region is named by its place in the buffer, and decoded by
+//! [`WriteBatch::decode_labels`] when it is new to whoever asks.
+//!
+//! Version 1.0 lives in [`v1`], 2.0 in [`v2`], histograms of both in `histogram`.
+
+mod histogram;
+mod v1;
+mod v2;
+
+#[cfg(test)]
+mod tests;
+
+use model::TenantId;
+use model::seam::WriteBatch;
+
+use crate::{DecodeError, RequestLimits};
+
+pub use v1::decode_labels as decode_labels_v1;
+
+/// Decodes a remote write 1.0 body (`prometheus.WriteRequest`) under the default limits.
+pub fn decode_v1(body: Vec<u8>, tenant: TenantId) -> Result<WriteBatch, DecodeError> {
+    v1::decode(body, tenant, &RequestLimits::default())
+}
+
+/// Decodes a remote write 1.0 body (`prometheus.WriteRequest`). Label regions are the label fields as they stand on
+/// the wire. Fails on protobuf that is damaged outside of labels, and over the limits; wrong labels are found when
+/// they are decoded, so that they cost only their own series.
+pub fn decode_v1_limited(
+    body: Vec<u8>,
+    tenant: TenantId,
+    limits: &RequestLimits,
+) -> Result<WriteBatch, DecodeError> {
+    v1::decode(body, tenant, limits)
+}
+
+/// Decodes a remote write 2.0 body (`io.prometheus.write.v2.Request`). Label regions are canonical label bytes
+/// ([`model::Labels`]), except where a series repeats a label name: those fail when they are decoded. Fails on
+/// damaged protobuf, on symbol references out of range, and over the limits (labels are counted after expansion).
+pub fn decode_v2(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> Result<WriteBatch, DecodeError> {
+    v2::decode(body, tenant, limits)
+}

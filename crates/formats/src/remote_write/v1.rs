@@ -1,0 +1,242 @@
+//! Remote write 1.0: `prometheus.WriteRequest`.
+//!
+//! A series' label fields commonly stand together; then its label region is that piece of the body. Where they do
+//! not, they are gathered behind the body's end, so that a region is always one slice.
+
+use std::sync::Arc;
+
+use model::seam::{BatchSeries, WriteBatch};
+use model::{Exemplar, LabelError, Labels, LabelsBuilder, MetricKind, MetricMetadata, Sample, TenantId};
+
+use super::histogram;
+use crate::wire::{Kind, Wire, short_varint};
+use crate::{DecodeError, RequestLimits, check_limit};
+
+/// Exemplars have short labels: upstream keeps none with more than 128 characters.
+const MAX_EXEMPLAR_LABELS: usize = 4096;
+
+pub(super) fn decode(
+    mut body: Vec<u8>,
+    tenant: TenantId,
+    limits: &RequestLimits,
+) -> Result<WriteBatch, DecodeError> {
+    // Regions are u32, and scattered labels may double the buffer.
+    check_limit("body in bytes", body.len(), i32::MAX as usize)?;
+    let mut decoder = Decoder { limits, spill: Vec::new(), base: body.len(), batch: empty_batch(tenant) };
+    decoder.request(&body)?;
+    let Decoder { spill, mut batch, .. } = decoder;
+    body.extend_from_slice(&spill);
+    batch.buffer = body;
+    Ok(batch)
+}
+
+fn empty_batch(tenant: TenantId) -> WriteBatch {
+    WriteBatch {
+        tenant,
+        buffer: Vec::new(),
+        decode_labels,
+        series: Vec::new(),
+        samples: Vec::new(),
+        starts: Vec::new(),
+        histograms: Vec::new(),
+        exemplars: Vec::new(),
+        metadata: Vec::new(),
+        scrape: None,
+    }
+}
+
+/// Decodes the label fields of a series (`labels = 1`, each with `name = 1` and `value = 2`).
+pub fn decode_labels(region: &[u8], into: &mut LabelsBuilder) -> Result<(), LabelError> {
+    into.clear();
+    let mut wire = Wire::new(region, "labels");
+    let truncated = |wire: &Wire<'_>| LabelError::Truncated(wire.at);
+    while !wire.is_done() {
+        let (field, kind) = wire.tag().map_err(|_| truncated(&wire))?;
+        if (field, kind) != (1, Kind::Bytes) {
+            return Err(truncated(&wire));
+        }
+        let mut label = wire.message("labels").map_err(|_| truncated(&wire))?;
+        let (mut name, mut value) = ("", "");
+        while !label.is_done() {
+            let (field, kind) = label.tag().map_err(|_| truncated(&label))?;
+            match (field, kind) {
+                (1 | 2, Kind::Bytes) => {
+                    let range = label.bytes().map_err(|_| truncated(&label))?;
+                    let start = range.start;
+                    let text = std::str::from_utf8(&region[range]).map_err(|_| LabelError::NotUtf8(start))?;
+                    if field == 1 {
+                        name = text;
+                    } else {
+                        value = text;
+                    }
+                }
+                _ => label.skip(kind).map_err(|_| truncated(&label))?,
+            }
+        }
+        into.push(name, value);
+    }
+    Ok(())
+}
+
+struct Decoder<'a> {
+    limits: &'a RequestLimits,
+    /// Label fields that do not stand together; their place is `base` and after.
+    spill: Vec<u8>,
+    base: usize,
+    batch: WriteBatch,
+}
+
+impl Decoder<'_> {
+    fn request(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        let guess = body.len() / 256 + 1;
+        self.batch.series.reserve(guess);
+        self.batch.samples.reserve(guess);
+        let mut wire = Wire::new(body, "write request");
+        while !wire.is_done() {
+            match wire.tag()? {
+                (1, Kind::Bytes) => {
+                    let series = wire.message("timeseries")?;
+                    self.series(series)?;
+                    check_limit("series of a request", self.batch.series.len(), self.limits.max_series)?;
+                }
+                (3, Kind::Bytes) => {
+                    let entry = wire.message("metadata")?;
+                    self.batch.metadata.push(metadata(entry)?);
+                    check_limit("metadata of a request", self.batch.metadata.len(), self.limits.max_series)?;
+                }
+                (1 | 3, _) => return Err(wire.error("wrong wire type for the field")),
+                (_, kind) => wire.skip(kind)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, mut wire: Wire<'_>) -> Result<(), DecodeError> {
+        let batch = &mut self.batch;
+        let first_sample = batch.samples.len();
+        let first_histogram = batch.histograms.len();
+        let first_exemplar = batch.exemplars.len();
+        let mut labels = wire.at..wire.at;
+        let mut scattered = false;
+        while !wire.is_done() {
+            if let Some((sample, next)) = fast_sample(wire.buf, wire.at, wire.end) {
+                batch.samples.push(sample);
+                wire.at = next;
+                continue;
+            }
+            let start = wire.at;
+            let (field, kind) = wire.tag()?;
+            match (field, kind) {
+                (1, Kind::Bytes) => {
+                    wire.bytes()?;
+                    let here = start..wire.at;
+                    if labels.is_empty() {
+                        labels = here;
+                    } else if !scattered && labels.end == here.start {
+                        labels.end = here.end;
+                    } else {
+                        if !scattered {
+                            let gathered = self.spill.len();
+                            self.spill.extend_from_slice(&wire.buf[labels]);
+                            labels = gathered..gathered;
+                            scattered = true;
+                        }
+                        self.spill.extend_from_slice(&wire.buf[here]);
+                        labels.end = self.spill.len();
+                    }
+                }
+                (2, Kind::Bytes) => batch.samples.push(sample(wire.message("timeseries.samples")?)?),
+                (3, Kind::Bytes) => batch.exemplars.push(exemplar(wire.message("timeseries.exemplars")?)?),
+                (4, Kind::Bytes) => {
+                    let (histogram, timestamp, _) =
+                        histogram::decode(wire.message("timeseries.histograms")?)?;
+                    batch.histograms.push((timestamp, Arc::new(histogram)));
+                }
+                (1..=4, _) => return Err(wire.error("wrong wire type for the field")),
+                _ => wire.skip(kind)?,
+            }
+        }
+        let n_samples = batch.samples.len() + batch.histograms.len();
+        check_limit("samples of a request", n_samples, self.limits.max_samples)?;
+        check_limit("exemplars of a request", batch.exemplars.len(), self.limits.max_samples)?;
+        let base = if scattered { self.base } else { 0 };
+        let range = |first: usize, end: usize| first as u32..end as u32;
+        batch.series.push(BatchSeries {
+            labels: range(base + labels.start, base + labels.end),
+            samples: range(first_sample, batch.samples.len()),
+            histograms: range(first_histogram, batch.histograms.len()),
+            exemplars: range(first_exemplar, batch.exemplars.len()),
+            untracked: false,
+        });
+        Ok(())
+    }
+}
+
+/// A sample field as every sender writes it: tag, length, value, timestamp of at most 8 bytes. `None` for any other
+/// form and near the buffer's end.
+#[inline]
+fn fast_sample(buf: &[u8], at: usize, end: usize) -> Option<(Sample, usize)> {
+    let window: &[u8; 20] = buf.get(at..at + 20)?.try_into().ok()?;
+    if window[0] != 0x12 || window[2] != 0x09 || window[11] != 0x10 {
+        return None;
+    }
+    let value = f64::from_le_bytes(window[3..11].try_into().ok()?);
+    let (timestamp, length) = short_varint(window[12..20].try_into().ok()?)?;
+    let next = at + 12 + length;
+    if usize::from(window[1]) != 10 + length || next > end {
+        return None;
+    }
+    Some((Sample { timestamp: timestamp as i64, value }, next))
+}
+
+fn sample(mut wire: Wire<'_>) -> Result<Sample, DecodeError> {
+    let mut sample = Sample { timestamp: 0, value: 0.0 };
+    while !wire.is_done() {
+        match wire.tag()? {
+            (1, Kind::Fixed64) => sample.value = wire.double()?,
+            (2, Kind::Varint) => sample.timestamp = wire.varint()? as i64,
+            (1 | 2, _) => return Err(wire.error("wrong wire type for the field")),
+            (_, kind) => wire.skip(kind)?,
+        }
+    }
+    Ok(sample)
+}
+
+fn exemplar(mut wire: Wire<'_>) -> Result<Exemplar, DecodeError> {
+    let mut gathered = Vec::new();
+    let (mut value, mut timestamp) = (0.0, 0);
+    while !wire.is_done() {
+        let start = wire.at;
+        match wire.tag()? {
+            (1, Kind::Bytes) => {
+                wire.bytes()?;
+                gathered.extend_from_slice(&wire.buf[start..wire.at]);
+                check_limit("bytes of an exemplar's labels", gathered.len(), MAX_EXEMPLAR_LABELS)?;
+            }
+            (2, Kind::Fixed64) => value = wire.double()?,
+            (3, Kind::Varint) => timestamp = wire.varint()? as i64,
+            (1..=3, _) => return Err(wire.error("wrong wire type for the field")),
+            (_, kind) => wire.skip(kind)?,
+        }
+    }
+    let mut builder = LabelsBuilder::new();
+    let labels: Result<Labels, LabelError> =
+        decode_labels(&gathered, &mut builder).and_then(|()| builder.build());
+    let labels = labels.map_err(|_| wire.error("exemplar labels that are no label set"))?;
+    Ok(Exemplar { labels, value, timestamp })
+}
+
+fn metadata(mut wire: Wire<'_>) -> Result<MetricMetadata, DecodeError> {
+    let mut out = MetricMetadata::default();
+    while !wire.is_done() {
+        match wire.tag()? {
+            (1, Kind::Varint) => out.kind = MetricKind::from_number(wire.varint()?),
+            (2, Kind::Bytes) => out.family = wire.text()?.to_owned(),
+            (4, Kind::Bytes) => out.help = wire.text()?.to_owned(),
+            (5, Kind::Bytes) => out.unit = wire.text()?.to_owned(),
+            (1 | 2 | 4 | 5, _) => return Err(wire.error("wrong wire type for the field")),
+            (_, kind) => wire.skip(kind)?,
+        }
+    }
+    Ok(out)
+}

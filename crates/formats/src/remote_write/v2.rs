@@ -1,0 +1,288 @@
+//! Remote write 2.0: `io.prometheus.write.v2.Request`. Labels come as references into a table of symbols that holds
+//! for one request only, so they are written out as canonical label bytes; what repeats is counted after expansion.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use model::labels::push_pair;
+use model::seam::{BatchSeries, WriteBatch, decode_canonical};
+use model::{Exemplar, Labels, METRIC_NAME, MetricKind, MetricMetadata, Sample, TenantId};
+
+use super::histogram;
+use crate::wire::{Kind, Wire, short_varint};
+use crate::{DecodeError, RequestLimits, check_limit};
+
+pub(super) fn decode(
+    body: &[u8],
+    tenant: TenantId,
+    limits: &RequestLimits,
+) -> Result<WriteBatch, DecodeError> {
+    check_limit("body in bytes", body.len(), i32::MAX as usize)?;
+    let batch = WriteBatch {
+        tenant,
+        buffer: Vec::with_capacity(body.len()),
+        decode_labels: decode_canonical,
+        series: Vec::new(),
+        samples: Vec::new(),
+        starts: Vec::new(),
+        histograms: Vec::new(),
+        exemplars: Vec::new(),
+        metadata: Vec::new(),
+        scrape: None,
+    };
+    let mut decoder = Decoder {
+        limits,
+        symbols: Vec::new(),
+        batch,
+        has_starts: false,
+        families: HashSet::new(),
+        refs: Vec::new(),
+        pairs: Vec::new(),
+    };
+    // Symbols may stand behind the series that use them.
+    let mut series = Vec::new();
+    let mut wire = Wire::new(body, "request");
+    while !wire.is_done() {
+        match wire.tag()? {
+            (4, Kind::Bytes) => {
+                let symbol = wire.text()?;
+                if decoder.symbols.is_empty() && !symbol.is_empty() {
+                    return Err(wire.error("first symbol that is not empty"));
+                }
+                decoder.symbols.push(symbol);
+                let most = limits.max_series.saturating_mul(MAX_SYMBOLS_PER_SERIES);
+                check_limit("symbols of a request", decoder.symbols.len(), most)?;
+            }
+            (5, Kind::Bytes) => {
+                series.push(wire.bytes()?);
+                check_limit("series of a request", series.len(), limits.max_series)?;
+            }
+            (4 | 5, _) => return Err(wire.error("wrong wire type for the field")),
+            (_, kind) => wire.skip(kind)?,
+        }
+    }
+    for range in series {
+        decoder.series(Wire::part(body, range, "timeseries"))?;
+    }
+    Ok(decoder.finish())
+}
+
+/// More distinct names and values than that a series are only there to cost memory.
+const MAX_SYMBOLS_PER_SERIES: usize = 100;
+
+struct Decoder<'a> {
+    limits: &'a RequestLimits,
+    symbols: Vec<&'a str>,
+    batch: WriteBatch,
+    /// Whether any sample had a start timestamp.
+    has_starts: bool,
+    families: HashSet<(String, MetricKind, u32, u32)>,
+    refs: Vec<u32>,
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Decoder<'a> {
+    fn series(&mut self, mut wire: Wire<'a>) -> Result<(), DecodeError> {
+        let first = (self.batch.samples.len(), self.batch.histograms.len(), self.batch.exemplars.len());
+        self.refs.clear();
+        let mut metadata = None;
+        while !wire.is_done() {
+            match wire.tag()? {
+                (1, kind) => references(&mut wire, kind, &mut self.refs, self.limits)?,
+                (2, Kind::Bytes) => {
+                    let (sample, start) = sample(wire.message("timeseries.samples")?)?;
+                    self.batch.samples.push(sample);
+                    self.batch.starts.push(start);
+                    self.has_starts |= start != 0;
+                }
+                (3, Kind::Bytes) => {
+                    let (histogram, timestamp, _) =
+                        histogram::decode(wire.message("timeseries.histograms")?)?;
+                    self.batch.histograms.push((timestamp, Arc::new(histogram)));
+                }
+                (4, Kind::Bytes) => {
+                    let exemplar = self.exemplar(wire.message("timeseries.exemplars")?)?;
+                    self.batch.exemplars.push(exemplar);
+                }
+                (5, Kind::Bytes) => metadata = Some(wire.message("timeseries.metadata")?),
+                (2..=5, _) => return Err(wire.error("wrong wire type for the field")),
+                (_, kind) => wire.skip(kind)?,
+            }
+        }
+        let n_samples = self.batch.samples.len() + self.batch.histograms.len();
+        check_limit("samples of a request", n_samples, self.limits.max_samples)?;
+        check_limit("exemplars of a request", self.batch.exemplars.len(), self.limits.max_samples)?;
+        let labels = self.write_labels(&wire)?;
+        if let Some(message) = metadata {
+            self.metadata(message)?;
+        }
+        let range = |first: usize, end: usize| first as u32..end as u32;
+        self.batch.series.push(BatchSeries {
+            labels,
+            samples: range(first.0, self.batch.samples.len()),
+            histograms: range(first.1, self.batch.histograms.len()),
+            exemplars: range(first.2, self.batch.exemplars.len()),
+            untracked: false,
+        });
+        Ok(())
+    }
+
+    /// Resolves `self.refs` to `self.pairs`, in the order of names.
+    fn resolve(&mut self, wire: &Wire<'_>) -> Result<(), DecodeError> {
+        if !self.refs.len().is_multiple_of(2) {
+            return Err(wire.error("odd number of label references"));
+        }
+        self.pairs.clear();
+        for pair in self.refs.chunks_exact(2) {
+            let symbol = |at: u32| {
+                let found = self.symbols.get(at as usize).copied();
+                found.ok_or_else(|| wire.error("label reference beyond the symbols"))
+            };
+            self.pairs.push((symbol(pair[0])?, symbol(pair[1])?));
+        }
+        if !self.pairs.is_sorted_by(|a, b| a.0 <= b.0) {
+            self.pairs.sort_by_key(|(name, _)| *name);
+        }
+        Ok(())
+    }
+
+    /// Appends the labels of `self.refs` to the buffer. A repeated name stays repeated, so that decoding fails.
+    fn write_labels(&mut self, wire: &Wire<'_>) -> Result<Range<u32>, DecodeError> {
+        self.resolve(wire)?;
+        let start = self.batch.buffer.len();
+        for (name, value) in &self.pairs {
+            if !value.is_empty() {
+                push_pair(&mut self.batch.buffer, name, value);
+            }
+            let limit = if self.limits.max_label_bytes == 0 {
+                i32::MAX as usize
+            } else {
+                self.limits.max_label_bytes
+            };
+            check_limit("bytes of labels after expansion", self.batch.buffer.len(), limit)?;
+        }
+        Ok(start as u32..self.batch.buffer.len() as u32)
+    }
+
+    fn exemplar(&mut self, mut wire: Wire<'a>) -> Result<Exemplar, DecodeError> {
+        let series_refs = std::mem::take(&mut self.refs);
+        let (mut value, mut timestamp) = (0.0, 0);
+        while !wire.is_done() {
+            match wire.tag()? {
+                (1, kind) => references(&mut wire, kind, &mut self.refs, self.limits)?,
+                (2, Kind::Fixed64) => value = wire.double()?,
+                (3, Kind::Varint) => timestamp = wire.varint()? as i64,
+                (2 | 3, _) => return Err(wire.error("wrong wire type for the field")),
+                (_, kind) => wire.skip(kind)?,
+            }
+        }
+        self.resolve(&wire)?;
+        let bytes: usize = self.pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        check_limit("bytes of an exemplar's labels", bytes, MAX_EXEMPLAR_LABELS)?;
+        let labels = Labels::from_pairs(self.pairs.iter().copied());
+        let labels = labels.map_err(|_| wire.error("exemplar labels that are no label set"))?;
+        self.refs = series_refs;
+        Ok(Exemplar { labels, value, timestamp })
+    }
+
+    /// The metadata of the series whose labels are in `self.pairs`, unless the same was there before.
+    fn metadata(&mut self, mut wire: Wire<'a>) -> Result<(), DecodeError> {
+        let (mut kind, mut help, mut unit) = (MetricKind::Unknown, 0, 0);
+        while !wire.is_done() {
+            match wire.tag()? {
+                (1, Kind::Varint) => kind = MetricKind::from_number(wire.varint()?),
+                (3, Kind::Varint) => help = wire.varint()?,
+                (4, Kind::Varint) => unit = wire.varint()?,
+                (1 | 3 | 4, _) => return Err(wire.error("wrong wire type for the field")),
+                (_, kind) => wire.skip(kind)?,
+            }
+        }
+        let symbol = |at: u64| {
+            let found = usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).copied();
+            found.ok_or_else(|| wire.error("metadata reference beyond the symbols"))
+        };
+        // A request without symbols may still say "no help, no unit".
+        let text = |at: u64| if at == 0 { Ok("") } else { symbol(at) };
+        let (help_text, unit_text) = (text(help)?, text(unit)?);
+        let name = self.pairs.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| *value);
+        let family = family_of(name, kind);
+        if family.is_empty() || (kind == MetricKind::Unknown && help == 0 && unit == 0) {
+            return Ok(());
+        }
+        if self.families.insert((family.to_owned(), kind, help as u32, unit as u32)) {
+            let bytes = self.batch.metadata.iter().map(|m| m.help.len()).sum::<usize>() + help_text.len();
+            check_limit("bytes of metadata after expansion", bytes, self.limits.max_label_bytes)?;
+            self.batch.metadata.push(MetricMetadata {
+                family: family.to_owned(),
+                kind,
+                help: help_text.to_owned(),
+                unit: unit_text.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> WriteBatch {
+        if !self.has_starts {
+            self.batch.starts = Vec::new();
+        }
+        self.batch
+    }
+}
+
+/// Exemplars have short labels: upstream keeps none with more than 128 characters.
+const MAX_EXEMPLAR_LABELS: usize = 4096;
+
+fn references(
+    wire: &mut Wire<'_>,
+    kind: Kind,
+    refs: &mut Vec<u32>,
+    limits: &RequestLimits,
+) -> Result<(), DecodeError> {
+    let mut out_of_range = false;
+    wire.varints(kind, |value| match u32::try_from(value) {
+        Ok(value) => refs.push(value),
+        Err(_) => out_of_range = true,
+    })?;
+    if out_of_range {
+        return Err(wire.error("label reference out of range"));
+    }
+    check_limit("label references of a series", refs.len(), limits.max_label_bytes)
+}
+
+/// The family of a series of a classic histogram or summary is its name without the suffix.
+fn family_of(name: &str, kind: MetricKind) -> &str {
+    let suffixes: &[&str] = match kind {
+        MetricKind::Histogram | MetricKind::GaugeHistogram => &["_bucket", "_sum", "_count"],
+        MetricKind::Summary => &["_sum", "_count"],
+        _ => &[],
+    };
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+fn sample(mut wire: Wire<'_>) -> Result<(Sample, i64), DecodeError> {
+    let (mut sample, mut start) = (Sample { timestamp: 0, value: 0.0 }, 0);
+    while !wire.is_done() {
+        match wire.tag()? {
+            (1, Kind::Fixed64) => sample.value = wire.double()?,
+            (2, Kind::Varint) => sample.timestamp = timestamp(&mut wire)?,
+            (3, Kind::Varint) => start = timestamp(&mut wire)?,
+            (1..=3, _) => return Err(wire.error("wrong wire type for the field")),
+            (_, kind) => wire.skip(kind)?,
+        }
+    }
+    Ok((sample, start))
+}
+
+#[inline]
+fn timestamp(wire: &mut Wire<'_>) -> Result<i64, DecodeError> {
+    let window = wire.buf[..wire.end].get(wire.at..wire.at + 8).and_then(|b| <[u8; 8]>::try_from(b).ok());
+    match window.and_then(short_varint) {
+        Some((value, length)) => {
+            wire.at += length;
+            Ok(value as i64)
+        }
+        None => wire.varint().map(|value| value as i64),
+    }
+}
