@@ -35,7 +35,7 @@ stage "scripts parse" scripts_parse
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 stage "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
-stage "build of the binary under test" cargo build --locked --quiet -p server --features seeded_bugs
+stage "build of the programs under test" cargo build --locked --quiet --workspace
 stage "tests" run_tests
 
 echo
