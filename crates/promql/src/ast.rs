@@ -105,10 +105,10 @@ pub enum Extended {
 /// `name{matchers}` with modifiers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selector {
-    /// The metric name as written before the braces, or as a quoted name inside them; empty when neither. A matcher
-    /// for it is among `matchers` too.
+    /// The metric name as written before the braces, else empty (a quoted name inside them is only a matcher, as
+    /// upstream has it). A matcher for it is the last of `matchers`.
     pub name: String,
-    /// All matchers, in the order written, the name's last.
+    /// All matchers, in the order written.
     pub matchers: Vec<Matcher>,
     /// `offset` and `@`.
     pub modifiers: Modifiers,
@@ -334,4 +334,190 @@ pub struct Binary {
     pub matching: Option<VectorMatching>,
     /// `bool`.
     pub return_bool: bool,
+}
+
+impl ValueType {
+    /// The name that the HTTP API uses: `vector`, `matrix`, `scalar`, `string`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::String => "string",
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
+        }
+    }
+
+    /// The name that documentation and messages use: `instant vector`, `range vector`, `scalar`, `string`.
+    pub fn documented(self) -> &'static str {
+        match self {
+            Self::Vector => "instant vector",
+            Self::Matrix => "range vector",
+            other => other.as_str(),
+        }
+    }
+}
+
+impl AggregateOp {
+    /// The operator as PromQL writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Count => "count",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            Self::Quantile => "quantile",
+            Self::CountValues => "count_values",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// Whether it takes a parameter before the vector.
+    pub fn has_param(self) -> bool {
+        matches!(
+            self,
+            Self::Topk | Self::Bottomk | Self::Quantile | Self::CountValues | Self::Limitk | Self::LimitRatio
+        )
+    }
+
+    /// Whether it needs the feature `promql-experimental-functions`.
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::Limitk | Self::LimitRatio)
+    }
+}
+
+impl BinaryOp {
+    /// The operator as PromQL writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::Atan2 => "atan2",
+            Self::Eq => "==",
+            Self::Ne => "!=",
+            Self::Gt => ">",
+            Self::Lt => "<",
+            Self::Ge => ">=",
+            Self::Le => "<=",
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
+        }
+    }
+
+    /// Whether it is one of `== != > < >= <=`.
+    pub fn is_comparison(self) -> bool {
+        matches!(self, Self::Eq | Self::Ne | Self::Gt | Self::Lt | Self::Ge | Self::Le)
+    }
+
+    /// Whether it is one of `and`, `or`, `unless`.
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Unless)
+    }
+}
+
+impl DurationOp {
+    /// The operator as PromQL writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::MinOf => "min_of",
+            Self::MaxOf => "max_of",
+        }
+    }
+}
+
+impl VectorMatching {
+    /// Whether a missing side is filled in.
+    pub fn fills(&self) -> bool {
+        self.fill_left.is_some() || self.fill_right.is_some()
+    }
+}
+
+impl Expr {
+    /// What it evaluates to.
+    pub fn value_type(&self) -> ValueType {
+        match &self.kind {
+            ExprKind::Number { .. } => ValueType::Scalar,
+            ExprKind::String(_) | ExprKind::Bytes(_) => ValueType::String,
+            ExprKind::Selector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
+            ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
+            ExprKind::Call(call) => call.function.returns,
+            ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => inner.value_type(),
+            ExprKind::Binary(binary) => {
+                let both_scalar = binary.lhs.value_type() == ValueType::Scalar
+                    && binary.rhs.value_type() == ValueType::Scalar;
+                if both_scalar { ValueType::Scalar } else { ValueType::Vector }
+            }
+        }
+    }
+
+    /// The expressions directly inside, in upstream's order (an aggregation's parameter after what it
+    /// aggregates). A range selector has none.
+    pub fn children(&self) -> Vec<&Expr> {
+        match &self.kind {
+            ExprKind::Number { .. }
+            | ExprKind::String(_)
+            | ExprKind::Bytes(_)
+            | ExprKind::Selector(_)
+            | ExprKind::Matrix(_) => Vec::new(),
+            ExprKind::Subquery(subquery) => vec![&subquery.expr],
+            ExprKind::Call(call) => call.args.iter().collect(),
+            ExprKind::Aggregate(aggregate) => {
+                std::iter::once(&aggregate.expr).chain(&aggregate.param).collect()
+            }
+            ExprKind::Binary(binary) => vec![&binary.lhs, &binary.rhs],
+            ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => vec![inner],
+        }
+    }
+
+    /// As [`Expr::children`], to change them.
+    pub fn children_mut(&mut self) -> Vec<&mut Expr> {
+        match &mut self.kind {
+            ExprKind::Number { .. }
+            | ExprKind::String(_)
+            | ExprKind::Bytes(_)
+            | ExprKind::Selector(_)
+            | ExprKind::Matrix(_) => Vec::new(),
+            ExprKind::Subquery(subquery) => vec![&mut subquery.expr],
+            ExprKind::Call(call) => call.args.iter_mut().collect(),
+            ExprKind::Aggregate(aggregate) => {
+                std::iter::once(&mut aggregate.expr).chain(&mut aggregate.param).collect()
+            }
+            ExprKind::Binary(binary) => vec![&mut binary.lhs, &mut binary.rhs],
+            ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => vec![inner],
+        }
+    }
+
+    /// The selectors in it, from left to right, with the range in ms of range selectors.
+    pub fn selectors(&self) -> Vec<(&Selector, Option<i64>)> {
+        let mut found = Vec::new();
+        self.collect_selectors(&mut found);
+        found
+    }
+
+    fn collect_selectors<'a>(&'a self, found: &mut Vec<(&'a Selector, Option<i64>)>) {
+        match &self.kind {
+            ExprKind::Selector(selector) => found.push((selector, None)),
+            ExprKind::Matrix(matrix) => found.push((&matrix.selector, Some(matrix.range_ms))),
+            _ => self.children().into_iter().for_each(|child| child.collect_selectors(found)),
+        }
+    }
 }
