@@ -198,6 +198,13 @@ pub trait ShardReader: Send + Sync {
     /// A consistent snapshot of one shard. Fails with [`Code::Unavailable`] when the shard cannot meet the level
     /// in time.
     fn snapshot(&self, shard: ShardId, level: ReadLevel) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>>;
+
+    /// Whether the same series may have samples of `range` in more than one shard: when the range spans several
+    /// versions of the shard map. True is always right, but makes reads dearer.
+    fn overlapping(&self, range: TimeRange) -> bool {
+        let _ = range;
+        true
+    }
 }
 
 // ---------------------------------------------------------------- writing

@@ -1,1 +1,27 @@
-//! query.
+//! The query frontend: from a query's text and parameters to an answer, under limits.
+//!
+//! Path of a query: [`Frontend`] parses the text (`promql`), registers it in the table of [`active`] queries, waits
+//! for a place on the compute pool ([`leaf`]), takes snapshots of all candidate shards at once ([`snapshot`]),
+//! evaluates (`engine`) over their [`union`], and gives the value with annotations and [`QueryStats`].
+//!
+//! Not here: HTTP and JSON (`api`), what a shard is made of (`storage`, `replication`: behind
+//! [`model::seam::ShardReader`]), evaluation itself (`engine`).
+
+mod active;
+mod candidates;
+mod config;
+mod error;
+mod frontend;
+mod leaf;
+mod metrics;
+mod snapshot;
+mod stats;
+mod syntax_tree;
+mod union;
+
+pub use active::ActiveQuery;
+pub use config::Config;
+pub use engine::{Annotation, AnnotationKind, HistogramPoint, Point, Sample, SampleValue, Series, Value};
+pub use error::QueryError;
+pub use frontend::{Frontend, Options, Outcome};
+pub use stats::{QueryStats, Timings};

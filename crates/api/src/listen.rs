@@ -1,0 +1,181 @@
+//! Connections: accepting them up to a limit, TLS, HTTP/1 and HTTP/2, closing them in order at shutdown.
+//!
+//! A client that is slow to send the head of a request is closed after a time; one that is slow with a body gets 408
+//! from the reader of the body; idle connections end with the head's timeout.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::{ApiMetrics, ReasonLabel};
+
+/// The TLS settings for the next handshake; asked for each, so that new certificates take effect at once.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// Limits on connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenLimits {
+    /// Most connections at a time over all listeners; more wait in the system's queue. Default 512.
+    pub max_connections: usize,
+    /// Longest time for the head of a request, the wait for the next one on an open connection, and a TLS
+    /// handshake. Default 5 m for the head; a handshake gets at most 10 s.
+    pub head_timeout: Duration,
+    /// Largest head, bytes. Default 128 KiB: a query text of 64 KiB in its URL fits, percent-encoded.
+    pub max_head_bytes: usize,
+    /// How long requests may go on once shutdown began. Default 10 s.
+    pub drain: Duration,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 512,
+            head_timeout: Duration::from_secs(300),
+            max_head_bytes: 128 << 10,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+struct Shared {
+    router: Router,
+    tls: Option<TlsSource>,
+    limits: ListenLimits,
+    metrics: ApiMetrics,
+    slots: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Serves `router` on all `listeners` until `shutdown` is cancelled; then stops accepting, lets requests under way
+/// end for the drain time, and returns. With `tls` every connection must speak TLS.
+///
+/// # Errors
+/// When a listener is broken for good.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    tls: Option<TlsSource>,
+    limits: ListenLimits,
+    metrics: ApiMetrics,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let tasks = TaskTracker::new();
+    let shared = Arc::new(Shared {
+        router,
+        tls,
+        limits,
+        metrics,
+        slots: Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+    });
+    let accepting = listeners.into_iter().map(|listener| accept_loop(Arc::clone(&shared), listener));
+    let result = futures::future::try_join_all(accepting).await;
+    shutdown.cancel();
+    tasks.close();
+    if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "requests were cut off at shutdown");
+    }
+    result.map(|_| ())
+}
+
+async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) -> io::Result<()> {
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&shared.slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            accepted = accepted => accepted,
+        };
+        let Ok(slot) = slot else { return Ok(()) };
+        match accepted {
+            Ok((stream, _)) => {
+                let task = connection(Arc::clone(&shared), stream, slot);
+                shared.tasks.spawn(task);
+            }
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                // Out of file descriptors, most likely: closing connections heals it.
+                tracing::warn!(%error, "cannot accept connections just now");
+                shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "accept" }).inc();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+    struct Open<'a>(&'a ApiMetrics);
+    impl Drop for Open<'_> {
+        fn drop(&mut self) {
+            self.0.connections.dec();
+        }
+    }
+    shared.metrics.connections.inc();
+    let _open = Open(&shared.metrics);
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot switch off delays of a connection");
+    }
+    let Some(tls) = &shared.tls else { return speak(&shared, stream).await };
+    let patience = shared.limits.head_timeout.min(Duration::from_secs(10));
+    match tokio::time::timeout(patience, TlsAcceptor::from(tls()).accept(stream)).await {
+        Ok(Ok(stream)) => speak(&shared, stream).await,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "tls" }).inc();
+        }
+        Err(_) => {
+            shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "tls_timeout" }).inc();
+        }
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(shared: &Shared, stream: S) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head_bytes = shared.limits.max_head_bytes.max(8 << 10);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.limits.head_timeout)
+        .max_buf_size(head_bytes)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(250)
+        .keep_alive_interval(Some(Duration::from_secs(60)));
+    let service = TowerToHyperService::new(shared.router.clone());
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shared.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,231 @@
+//! The remote-write receiver: `/api/v1/write` and its aliases. A body becomes a batch for the sample sink; the
+//! answer says what became of it: 204 all stored, 400 do not send again, 413, 415, 503 + Retry-After send again.
+//!
+//! Not here: protobuf and snappy (`formats`), limits on series and samples, routing (`model::seam::SampleSink`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use formats::negotiate::{WriteProtocol, write_protocol};
+use formats::{DecodeError, remote_write, snappy};
+use http::{HeaderMap, StatusCode, header};
+use model::TenantId;
+use model::seam::{WriteBatch, WriteReport};
+
+use crate::body::read_limited;
+use crate::error::{ApiError, ErrorKind};
+use crate::metrics::{ApiMetrics, ReasonLabel};
+use crate::params::{tenant, too_large};
+use crate::state::ApiState;
+
+/// Above this many decompressed bytes a body is decoded on a thread of its own, so that it delays no other request.
+const DECODE_ASIDE_BYTES: usize = 512 << 10;
+
+/// The receiver's own state: the bytes of requests held in memory.
+#[derive(Debug, Default)]
+pub(crate) struct WriteSlots {
+    held: AtomicU64,
+}
+
+/// Bytes taken from the memory for requests; given back when dropped.
+struct Held<'a> {
+    slots: &'a WriteSlots,
+    metrics: &'a ApiMetrics,
+    bytes: u64,
+}
+
+impl WriteSlots {
+    fn take<'a>(&'a self, bytes: u64, limit: u64, metrics: &'a ApiMetrics) -> Result<Held<'a>, ApiError> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        metrics.writes_held_bytes.inc_by(bytes as i64);
+        let held = Held { slots: self, metrics, bytes };
+        if before > 0 && before + bytes > limit {
+            let message = format!("too many write requests are under way: limit {limit} bytes of decompressed bodies");
+            return Err(ApiError::busy(message, Duration::from_secs(1)));
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.slots.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.metrics.writes_held_bytes.dec_by(self.bytes as i64);
+    }
+}
+
+/// What the write paths work on.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    pub(crate) state: Arc<ApiState>,
+    pub(crate) slots: Arc<WriteSlots>,
+}
+
+pub(crate) async fn write(State(receiver): State<Receiver>, request: Request) -> Response {
+    match accept(&receiver, request).await {
+        Ok(report) => answer(&receiver.state.metrics, &report),
+        Err(refused) => {
+            let reason = match refused.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
+                StatusCode::REQUEST_TIMEOUT => "too_slow",
+                StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+                status if status.is_server_error() => "internal",
+                _ => "bad_data",
+            };
+            receiver.state.metrics.write_failures.get_or_create(&ReasonLabel { reason }).inc();
+            refused.into_text()
+        }
+    }
+}
+
+async fn accept(receiver: &Receiver, request: Request) -> Result<WriteReport, ApiError> {
+    let state = &receiver.state;
+    let settings = &state.settings;
+    let (parts, body) = request.into_parts();
+    check_headers(&parts.headers)?;
+    let tenant = tenant(&parts.headers, state)?;
+    let packed = read_limited(body, settings.max_write_bytes, settings.body_timeout).await?;
+
+    let declared = snappy_length(&packed).unwrap_or(0).min(settings.max_write_bytes as u64);
+    let _held = receiver.slots.take(declared, settings.max_writes_held_bytes, &state.metrics)?;
+    let limits = settings.write_limits;
+    let max_bytes = settings.max_write_bytes;
+    let decode = move || decode(&packed, tenant, max_bytes, &limits);
+    let batch = if declared as usize > DECODE_ASIDE_BYTES {
+        tokio::task::spawn_blocking(decode)
+            .await
+            .map_err(|_| ApiError::new(ErrorKind::Internal, "decoding ended in a defect of ours"))??
+    } else {
+        decode()?
+    };
+    Ok(state.sink.write(batch).await?)
+}
+
+/// The length that a snappy block declares: its first varint.
+fn snappy_length(block: &[u8]) -> Option<u64> {
+    let mut length = 0u64;
+    for (at, byte) in block.iter().take(5).enumerate() {
+        length |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some(length);
+        }
+    }
+    None
+}
+
+fn decode(
+    packed: &[u8],
+    tenant: TenantId,
+    max_bytes: usize,
+    limits: &formats::RequestLimits,
+) -> Result<WriteBatch, ApiError> {
+    let refused = |error: DecodeError| match error {
+        DecodeError::TooLarge { .. } => ApiError::new(ErrorKind::TooLarge, error.to_string()),
+        _ => ApiError::bad_data(error.to_string()),
+    };
+    if snappy_length(packed).is_some_and(|length| length > max_bytes as u64) {
+        return Err(too_large(max_bytes));
+    }
+    let body = snappy::decompress(packed, max_bytes).map_err(refused)?;
+    remote_write::decode_v1_limited(body, tenant, limits).map_err(refused)
+}
+
+/// Media type, message and encoding must be those of remote write 1.0.
+fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name: header::HeaderName| {
+        let value = headers.get(&name).map(|v| v.to_str());
+        value.unwrap_or(Ok("")).map_err(|_| unsupported(format!("header {name} is not printable ASCII")))
+    };
+    match write_protocol(text(header::CONTENT_TYPE)?) {
+        Ok(WriteProtocol::V1) => {}
+        Ok(WriteProtocol::V2) => {
+            return Err(unsupported(
+                "io.prometheus.write.v2.Request protobuf message is not accepted by this server; only accepts \
+                 prometheus.WriteRequest"
+                    .into(),
+            ));
+        }
+        Err(error) => return Err(unsupported(error.to_string())),
+    }
+    if headers.get_all(header::CONTENT_ENCODING).iter().count() > 1 {
+        return Err(unsupported("more than one Content-Encoding".into()));
+    }
+    let encoding = text(header::CONTENT_ENCODING)?.trim();
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
+        let shown: String = encoding.chars().take(64).collect();
+        return Err(unsupported(format!(
+            "{shown} encoding (compression) is not accepted by this server; only snappy is acceptable"
+        )));
+    }
+    Ok(())
+}
+
+fn unsupported(message: String) -> ApiError {
+    ApiError::new(ErrorKind::UnsupportedMedia, message)
+}
+
+fn answer(metrics: &ApiMetrics, report: &WriteReport) -> Response {
+    metrics.write_samples.inc_by(report.written.samples + report.written.histograms);
+    for (reason, count) in &report.rejected {
+        metrics.write_rejected.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(*count);
+    }
+    if report.is_complete() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let counts: Vec<String> = report.rejected.iter().map(|(r, n)| format!("{n} {}", r.as_str())).collect();
+    let total: u64 = report.rejected.values().sum();
+    let mut message = format!(
+        "{total} samples were not stored ({}), {} were",
+        counts.join(", "),
+        report.written.samples + report.written.histograms
+    );
+    for reason in &report.first_reasons {
+        message.push_str("; ");
+        message.push_str(reason);
+    }
+    ApiError::bad_data(message).into_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn only_remote_write_1_in_snappy_is_accepted() {
+        let check = |content_type: &str, encoding: &str, ok: bool| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::CONTENT_TYPE, content_type), (header::CONTENT_ENCODING, encoding)] {
+                if !value.is_empty() {
+                    headers.insert(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            let result = check_headers(&headers);
+            assert_eq!(result.is_ok(), ok, "{content_type} {encoding}");
+            if let Err(error) = result {
+                assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            }
+        };
+        check("application/x-protobuf", "snappy", true);
+        check("", "", true);
+        check("application/x-protobuf; proto=prometheus.WriteRequest", "snappy", true);
+        check("application/x-protobuf; proto=io.prometheus.write.v2.Request", "snappy", false);
+        check("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy", false);
+        check("application/x-protobuf; proto=something.Else", "snappy", false);
+        check("application/json", "snappy", false);
+        check("application/x-protobuf", "gzip", false);
+        check("application/x-protobuf", "snappy, gzip", false);
+    }
+
+    #[test]
+    fn declared_lengths() {
+        assert_eq!(snappy_length(&[5, 1, 2]), Some(5));
+        assert_eq!(snappy_length(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some(u64::from(u32::MAX)));
+        assert_eq!(snappy_length(&[0xff; 10]), None);
+        assert_eq!(snappy_length(&[]), None);
+    }
+}

@@ -1,0 +1,264 @@
+//! A router over fakes, and short ways to ask it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{ApiMetrics, ApiState, BuildInfo, Readiness, ReadyState, RuntimeInfo, Settings, router};
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use model::seam::fake::{ManualClock, MemorySource};
+use model::seam::{
+    BoxFuture, ReadLevel, SampleSink, SeriesSource, ShardReader, StorageStatus, StorageView, TargetStatus,
+    TargetsView, WriteBatch, WriteReport,
+};
+use model::{Failure, Labels, Matcher, MetricKind, MetricMetadata, ShardId, TenantId, TimeRange};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tower::ServiceExt;
+
+/// "Now" of all tests, ms.
+pub(crate) const NOW: i64 = 1_700_000_000_000;
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+/// Two shards of series: `up` of two instances, `requests_total`, each sampled every 15 s of the last hour.
+fn shards() -> Vec<Arc<MemorySource>> {
+    let mut first = MemorySource::new();
+    let mut second = MemorySource::new();
+    for step in 0..=240i64 {
+        let at = NOW - 3_600_000 + step * 15_000;
+        first.push(&labels(&[("__name__", "up"), ("instance", "a:1"), ("job", "x")]), at, 1.0);
+        second.push(&labels(&[("__name__", "up"), ("instance", "b:1"), ("job", "x")]), at, 0.0);
+        first.push(&labels(&[("__name__", "requests_total"), ("http.status", "200")]), at, step as f64);
+    }
+    first.push_metadata(MetricMetadata {
+        family: "requests_total".into(),
+        kind: MetricKind::Counter,
+        help: "Requests \"seen\"".into(),
+        unit: String::new(),
+    });
+    vec![Arc::new(first), Arc::new(second)]
+}
+
+pub(crate) struct Reader {
+    shards: Vec<Arc<MemorySource>>,
+    pub(crate) down: AtomicBool,
+}
+
+impl ShardReader for Reader {
+    fn shards(&self, _: &TenantId, _: &[Matcher], _: TimeRange) -> Vec<ShardId> {
+        (0..self.shards.len() as u32).map(ShardId).collect()
+    }
+
+    fn snapshot(&self, shard: ShardId, _: ReadLevel) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
+        let down = self.down.load(Ordering::Relaxed) && shard.0 == 1;
+        let source = Arc::clone(&self.shards[shard.0 as usize]);
+        Box::pin(async move {
+            if down {
+                return Err(Failure::unavailable("no leader", std::time::Duration::from_secs(2)));
+            }
+            Ok(source as Arc<dyn SeriesSource>)
+        })
+    }
+
+    fn overlapping(&self, _: TimeRange) -> bool {
+        false
+    }
+}
+
+/// A sink that keeps batches and answers as told.
+#[derive(Default)]
+pub(crate) struct Sink {
+    pub(crate) batches: Mutex<Vec<WriteBatch>>,
+    pub(crate) answer: Mutex<Option<Result<WriteReport, Failure>>>,
+}
+
+impl SampleSink for Sink {
+    fn write(&self, batch: WriteBatch) -> BoxFuture<'_, Result<WriteReport, Failure>> {
+        let mut report = WriteReport::default();
+        report.written.samples = batch.samples.len() as u64;
+        assert!(!batch.samples.iter().any(|s| s.value == 666.0), "a sink that panics on this value");
+        self.batches.lock().push(batch);
+        let answer = self.answer.lock().clone().unwrap_or(Ok(report));
+        Box::pin(async move { answer })
+    }
+}
+
+struct Targets;
+
+impl TargetsView for Targets {
+    fn active(&self) -> Vec<TargetStatus> {
+        let one = |pool: &str, health: &'static str, error: &str, last: i64| TargetStatus {
+            discovered_labels: labels(&[("__address__", "a:1")]),
+            labels: labels(&[("instance", "a:1"), ("job", pool)]),
+            scrape_pool: pool.into(),
+            scrape_url: "http://a:1/metrics".into(),
+            global_url: "http://a:1/metrics".into(),
+            last_error: error.into(),
+            last_scrape_ms: last,
+            last_scrape_duration: 0.025,
+            health,
+            interval_ms: 15_000,
+            timeout_ms: 10_000,
+        };
+        vec![one("x", "up", "", NOW), one("y", "unknown", "", 0)]
+    }
+
+    fn dropped(&self) -> (Vec<TargetStatus>, BTreeMap<String, usize>) {
+        let one = TargetStatus {
+            discovered_labels: labels(&[("__address__", "c:1")]),
+            scrape_pool: "x".into(),
+            ..TargetStatus::default()
+        };
+        (vec![one], [("x".to_owned(), 1), ("y".to_owned(), 0)].into())
+    }
+
+    fn pools(&self) -> Vec<String> {
+        vec!["x".into(), "y".into()]
+    }
+}
+
+struct Storage;
+
+impl StorageView for Storage {
+    fn status(&self, limit: usize) -> StorageStatus {
+        let many = (0..20).map(|n| (format!("m{n}"), 20 - n)).take(limit).collect();
+        StorageStatus { series: 3, label_pairs: 4, chunks: 5, min_time: 1, max_time: NOW, series_by_metric: many, ..StorageStatus::default() }
+    }
+}
+
+/// A router and what is behind it.
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) frontend: query::Frontend,
+    pub(crate) metrics: ApiMetrics,
+    pub(crate) reloads: Arc<Mutex<Vec<Result<(), String>>>>,
+    pub(crate) quits: Arc<AtomicBool>,
+}
+
+/// An answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {}", self.text()))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+pub(crate) fn server() -> Server {
+    server_with(Settings::default(), query::Config::default())
+}
+
+pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
+    let mut registry = Registry::default();
+    let reader = Arc::new(Reader { shards: shards(), down: AtomicBool::new(false) });
+    let clock = Arc::new(ManualClock::new(NOW));
+    let frontend = query::Frontend::new(Arc::clone(&reader) as _, config, Arc::clone(&clock) as _, &mut registry);
+    let metrics = ApiMetrics::register(&mut registry);
+    let sink = Arc::new(Sink::default());
+    let readiness = Arc::new(Readiness::default());
+    readiness.set(ReadyState::Ready);
+    let reloads: Arc<Mutex<Vec<Result<(), String>>>> = Arc::default();
+    let quits = Arc::new(AtomicBool::new(false));
+    let (next_reload, quit) = (Arc::clone(&reloads), Arc::clone(&quits));
+    let state = ApiState {
+        frontend: frontend.clone(),
+        sink: Arc::clone(&sink) as _,
+        targets: Arc::new(Targets),
+        storage: Arc::new(Storage),
+        registry: Arc::new(registry),
+        metrics: metrics.clone(),
+        clock,
+        settings,
+        build: BuildInfo {
+            prometheus_version: "3.16.0".into(),
+            isobar_version: "0.1.0".into(),
+            ..BuildInfo::default()
+        },
+        flags: [("config.file".to_owned(), "prometheus.yml".to_owned())].into(),
+        not_active: Arc::new(|| vec!["rule_files: rules are not evaluated yet".into()]),
+        config_text: Arc::new(|| "global:\n  scrape_interval: 15s\n".into()),
+        runtime: Arc::new(|| RuntimeInfo {
+            start_ms: NOW,
+            working_dir: "/x".into(),
+            retention: "15d".into(),
+            reload_success: true,
+            ..RuntimeInfo::default()
+        }),
+        readiness: Arc::clone(&readiness),
+        reload: Arc::new(move || {
+            let outcome = next_reload.lock().pop().unwrap_or(Ok(()));
+            Box::pin(async move { outcome })
+        }),
+        quit: Arc::new(move || quit.store(true, Ordering::Relaxed)),
+    };
+    Server { router: router(state), sink, reader, readiness, frontend, metrics, reloads, quits }
+}
+
+impl Server {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str) -> Answer {
+        self.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path).await
+    }
+
+    pub(crate) async fn form(&self, path: &str, form: &str) -> Answer {
+        let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        self.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    }
+
+    /// Asks and expects 200 with `data`.
+    pub(crate) async fn data(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        let json = answer.json();
+        assert_eq!(json["status"], "success");
+        json["data"].clone()
+    }
+
+    /// Asks and expects an error of that code and type with that text; then a plain query still works.
+    pub(crate) async fn refused(&self, path: &str, code: u16, kind: &str, text: &str) {
+        let answer = self.get(path).await;
+        assert_refused(&answer, code, kind, text, path);
+        assert_eq!(self.get("/api/v1/query?query=1").await.status, 200, "after {path}");
+    }
+}
+
+pub(crate) fn assert_refused(answer: &Answer, code: u16, kind: &str, text: &str, about: &str) {
+    assert_eq!(answer.status, code, "{about}: {}", answer.text());
+    let json = answer.json();
+    assert_eq!((&json["status"], &json["errorType"]), (&"error".into(), &kind.into()), "{about}: {json}");
+    let message = json["error"].as_str().unwrap();
+    assert!(message.contains(text), "{about}: {message}");
+    assert!(json.get("data").is_none());
+}

@@ -1,0 +1,426 @@
+//! The entrance: one method for each kind of question. Parse, admit, snapshot, evaluate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use engine::{Annotation, EvalContext, Value};
+use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesSource, ShardReader};
+use model::{Labels, Matcher, MetricMetadata, StepGrid, TenantId, TimeRange};
+use prometheus_client::registry::Registry;
+use promql::ast::Expr;
+use tokio::time::Instant;
+
+use crate::active::{ActiveGuard, ActiveQuery, ActiveTable};
+use crate::candidates::{self, Need};
+use crate::config::Config;
+use crate::error::QueryError;
+use crate::leaf::Pool;
+use crate::metrics::{ErrorLabel, KindLabel, Metrics};
+use crate::stats::{QueryStats, Timings};
+use crate::union::Union;
+use crate::{snapshot, syntax_tree};
+
+/// Whose question, and under which limits.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose series.
+    pub tenant: TenantId,
+    /// Longest time; the configured timeout when absent or longer.
+    pub timeout: Option<Duration>,
+    /// Lookback of this query, ms; the configured one when absent or not positive.
+    pub lookback_ms: Option<i64>,
+    /// How fresh the data must be.
+    pub read_level: ReadLevel,
+}
+
+impl Options {
+    /// A linearizable read of `tenant` under the configured limits.
+    pub fn of(tenant: TenantId) -> Self {
+        Self { tenant, timeout: None, lookback_ms: None, read_level: ReadLevel::Linearizable }
+    }
+}
+
+/// The answer to a query.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The value; of a range query always a matrix.
+    pub value: Value,
+    /// Warnings and infos, each once.
+    pub annotations: Vec<Annotation>,
+    /// What it cost.
+    pub stats: QueryStats,
+}
+
+/// The frontend. Cloning shares it.
+#[derive(Clone)]
+pub struct Frontend {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reader: Arc<dyn ShardReader>,
+    config: Config,
+    subquery_step_ms: AtomicI64,
+    clock: Arc<dyn Clock>,
+    /// Evaluations; label calls have places of their own, so that completion in a page never waits for dashboards.
+    evaluations: Pool,
+    lookups: Pool,
+    active: Arc<ActiveTable>,
+    metrics: Metrics,
+}
+
+/// What one call carries through its stages.
+struct Call {
+    tenant: TenantId,
+    level: ReadLevel,
+    deadline: Instant,
+    started: Instant,
+    budget: Arc<QueryBudget>,
+    _active: ActiveGuard,
+}
+
+impl Frontend {
+    /// A frontend over `reader`.
+    pub fn new(
+        reader: Arc<dyn ShardReader>,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::register(registry, config.max_concurrency);
+        let inner = Inner {
+            reader,
+            subquery_step_ms: AtomicI64::new(config.subquery_step_ms),
+            clock,
+            evaluations: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
+            lookups: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
+            active: Arc::default(),
+            metrics,
+            config,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Sets the step of subqueries that name none, ms (positive): `global.evaluation_interval` after a reload.
+    pub fn set_subquery_step(&self, step_ms: i64) {
+        self.inner.subquery_step_ms.store(step_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// The value of `text` at `time_ms`.
+    pub async fn instant(&self, text: &str, time_ms: i64, options: &Options) -> Result<Outcome, QueryError> {
+        let run = self.evaluate("instant", text, StepGrid::instant(time_ms), time_ms, true, options);
+        self.counted("instant", run).await
+    }
+
+    /// The values of `text` at `start_ms`, `start_ms + step_ms`, … up to `end_ms`. The step must be positive, the
+    /// end not before the start, and the points within the limit.
+    pub async fn range(
+        &self,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        options: &Options,
+    ) -> Result<Outcome, QueryError> {
+        if step_ms <= 0 || end_ms < start_ms {
+            return Err(QueryError::Invalid("a range query needs a positive step and an end after its start".into()));
+        }
+        if (i128::from(end_ms) - i128::from(start_ms)) / i128::from(step_ms)
+            > i128::from(self.inner.config.max_points)
+        {
+            return Err(QueryError::Invalid(
+                "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution \
+                 (?step=XX)"
+                    .into(),
+            ));
+        }
+        let grid = StepGrid::range(start_ms, end_ms, step_ms);
+        let run = self.evaluate("range", text, grid, end_ms, false, options);
+        self.counted("range", run).await
+    }
+
+    /// The label sets of series that match any of `selectors` (sets of matchers) and may have samples in `range`,
+    /// each once; at most `limit` (0 = all).
+    pub async fn series(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        limit: usize,
+        options: &Options,
+    ) -> Result<Vec<Labels>, QueryError> {
+        let run = self.lookup("series", selectors, range, options, move |source, requests| {
+            if let [request] = requests {
+                return Ok(source.series(request, limit)?);
+            }
+            let mut all = Vec::new();
+            for request in requests {
+                all.append(&mut source.series(request, limit)?);
+            }
+            all.sort_unstable();
+            all.dedup();
+            if limit > 0 {
+                all.truncate(limit);
+            }
+            Ok(all)
+        });
+        self.counted("series", run).await
+    }
+
+    /// Label names of series that match any of `selectors` (none = every series), sorted; at most `limit` (0 = all).
+    pub async fn label_names(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        limit: usize,
+        options: &Options,
+    ) -> Result<Vec<String>, QueryError> {
+        let run = self.lookup("labels", selectors, range, options, move |source, requests| {
+            merged_strings(requests, limit, |request| Ok(source.label_names(request, limit)?))
+        });
+        self.counted("labels", run).await
+    }
+
+    /// Values of label `name` of series that match any of `selectors` (none = every series), sorted; at most
+    /// `limit` (0 = all).
+    pub async fn label_values(
+        &self,
+        name: &str,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        limit: usize,
+        options: &Options,
+    ) -> Result<Vec<String>, QueryError> {
+        let name = name.to_owned();
+        let run = self.lookup("label_values", selectors, range, options, move |source, requests| {
+            merged_strings(requests, limit, |request| Ok(source.label_values(request, &name, limit)?))
+        });
+        self.counted("label_values", run).await
+    }
+
+    /// Metadata of metric families (of one, when `family` is given), sorted by family.
+    pub async fn metadata(
+        &self,
+        family: Option<&str>,
+        options: &Options,
+    ) -> Result<Vec<MetricMetadata>, QueryError> {
+        let family = family.map(str::to_owned);
+        let tenant = options.tenant.clone();
+        let run = self.lookup("metadata", Vec::new(), TimeRange::ALL, options, move |source, _| {
+            Ok(source.metadata(&tenant, family.as_deref())?)
+        });
+        self.counted("metadata", run).await
+    }
+
+    /// The queries under way, oldest first.
+    pub fn active(&self) -> Vec<ActiveQuery> {
+        self.inner.active.list()
+    }
+
+    /// Cancels query `id`; false when there is no such query.
+    pub fn cancel(&self, id: u64) -> bool {
+        self.inner.active.cancel(id)
+    }
+
+    /// The expression of `text`, under the limit of length.
+    fn parse(&self, text: &str) -> Result<Expr, QueryError> {
+        self.check_length(text)?;
+        promql::parse(text, &self.inner.config.parser).map_err(|e| QueryError::Parse(e.to_string()))
+    }
+
+    fn check_length(&self, text: &str) -> Result<(), QueryError> {
+        let limit = self.inner.config.max_text_bytes;
+        if text.len() > limit {
+            let message = format!("query text has {} bytes, the limit is {limit}", text.len());
+            return Err(QueryError::Parse(message));
+        }
+        Ok(())
+    }
+
+    /// The matchers of a selector such as `up{job="a"}`.
+    pub fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
+        self.check_length(text)?;
+        promql::parse_selector(text, &self.inner.config.parser).map_err(|e| QueryError::Parse(e.to_string()))
+    }
+
+    /// `text` in canonical form over several lines.
+    pub fn format(&self, text: &str) -> Result<String, QueryError> {
+        Ok(promql::prettify(&self.parse(text)?))
+    }
+
+    /// The syntax tree of `text` as JSON, in upstream's shape.
+    pub fn syntax_tree(&self, text: &str) -> Result<serde_json::Value, QueryError> {
+        Ok(syntax_tree::json(&self.parse(text)?))
+    }
+
+    async fn evaluate(
+        &self,
+        kind: &'static str,
+        text: &str,
+        grid: StepGrid,
+        end_ms: i64,
+        is_instant: bool,
+        options: &Options,
+    ) -> Result<Outcome, QueryError> {
+        let inner = &self.inner;
+        let call = self.admit(kind, text.to_owned(), options);
+        let expr = self.parse(text)?;
+        let parsed = call.started.elapsed();
+
+        let place = inner.evaluations.place(call.deadline).await?;
+        let queue = place.waited;
+        inner.metrics.queue.observe(queue.as_secs_f64());
+
+        let preparing = Instant::now();
+        let context = EvalContext {
+            tenant: call.tenant.clone(),
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
+            subquery_step_ms: inner.subquery_step_ms.load(Ordering::Relaxed),
+            end_ms,
+            is_instant,
+            features: inner.config.features,
+            budget: Arc::clone(&call.budget),
+        };
+        let needs = candidates::needs(&expr, grid, end_ms, context.lookback_ms, context.subquery_step_ms);
+        let source = self.source(&needs, &call).await?;
+        let shards = source.1;
+        let source = source.0;
+        let prepared = preparing.elapsed();
+
+        let evaluating = Instant::now();
+        let work = move || {
+            let answer = engine::evaluate(&expr, grid, &source, &context);
+            answer.map_err(|e| QueryError::from(model::Failure::from(e)))
+        };
+        let answer = inner.evaluations.run(place, call.deadline, &call.budget, work).await?;
+        let evaluated = evaluating.elapsed();
+
+        inner.metrics.samples.inc_by(call.budget.samples());
+        let stats = QueryStats {
+            timings: Timings {
+                eval_total: (parsed + prepared + evaluated).as_secs_f64(),
+                result_sort: 0.0,
+                preparation: prepared.as_secs_f64(),
+                inner_eval: evaluated.as_secs_f64(),
+                queue: queue.as_secs_f64(),
+                exec_total: call.started.elapsed().as_secs_f64(),
+            },
+            samples: call.budget.samples(),
+            peak_bytes: call.budget.peak_bytes(),
+            shards,
+        };
+        let annotations = answer.annotations.iter().cloned().collect();
+        Ok(Outcome { value: answer.value, annotations, stats })
+    }
+
+    /// Runs a label call: `ask` gets the source and one request for each selector (one without matchers when there
+    /// is none).
+    async fn lookup<T: Send + 'static>(
+        &self,
+        kind: &'static str,
+        mut selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        options: &Options,
+        ask: impl FnOnce(&dyn SeriesSource, &[SelectRequest]) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        if selectors.is_empty() {
+            selectors.push(Vec::new());
+        }
+        let call = self.admit(kind, selectors_text(&selectors), options);
+        let place = self.inner.lookups.place(call.deadline).await?;
+        let needs: Vec<Need<'_>> = selectors.iter().map(|matchers| Need { matchers, range }).collect();
+        let (source, _) = self.source(&needs, &call).await?;
+        let request = |matchers| SelectRequest {
+            tenant: call.tenant.clone(),
+            matchers,
+            range,
+            budget: Arc::clone(&call.budget),
+        };
+        let requests: Vec<SelectRequest> = selectors.into_iter().map(request).collect();
+        let work = move || ask(&source, &requests);
+        self.inner.lookups.run(place, call.deadline, &call.budget, work).await
+    }
+
+    fn admit(&self, kind: &'static str, text: String, options: &Options) -> Call {
+        let inner = &self.inner;
+        let limit = inner.config.timeout;
+        let started = Instant::now();
+        let budget = QueryBudget::new(inner.config.max_memory_bytes);
+        let now_ms = inner.clock.now_ms();
+        let active = inner.active.enter(options.tenant.clone(), kind, text, now_ms, Arc::clone(&budget));
+        Call {
+            tenant: options.tenant.clone(),
+            level: options.read_level,
+            deadline: started + options.timeout.map_or(limit, |asked| asked.min(limit)),
+            started,
+            budget,
+            _active: active,
+        }
+    }
+
+    async fn source(&self, needs: &[Need<'_>], call: &Call) -> Result<(Union, u64), QueryError> {
+        let inner = &self.inner;
+        let shards = candidates::shards(inner.reader.as_ref(), &call.tenant, needs);
+        let overlapping = shards.len() > 1 && inner.reader.overlapping(candidates::hull(needs));
+        let taken =
+            snapshot::take(inner.reader.as_ref(), &shards, call.level, call.deadline, &inner.metrics).await?;
+        let count = taken.len() as u64;
+        Ok((Union::new(taken, overlapping), count))
+    }
+
+    async fn counted<T>(
+        &self,
+        kind: &'static str,
+        run: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
+        struct Running<'a>(&'a Metrics);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.running.dec();
+            }
+        }
+        let metrics = &self.inner.metrics;
+        let started = Instant::now();
+        metrics.running.inc();
+        let _running = Running(metrics);
+        let result = run.await;
+        metrics.duration.get_or_create(&KindLabel { kind }).observe(started.elapsed().as_secs_f64());
+        if let Err(error) = &result {
+            metrics.failures.get_or_create(&ErrorLabel { error: error.kind() }).inc();
+        }
+        result
+    }
+}
+
+fn merged_strings(
+    requests: &[SelectRequest],
+    limit: usize,
+    ask: impl Fn(&SelectRequest) -> Result<Vec<String>, QueryError>,
+) -> Result<Vec<String>, QueryError> {
+    if let [request] = requests {
+        return ask(request);
+    }
+    let mut all = Vec::new();
+    for request in requests {
+        all.append(&mut ask(request)?);
+    }
+    all.sort_unstable();
+    all.dedup();
+    if limit > 0 {
+        all.truncate(limit);
+    }
+    Ok(all)
+}
+
+fn selectors_text(selectors: &[Vec<Matcher>]) -> String {
+    let one = |matchers: &Vec<Matcher>| {
+        let inside: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+        format!("{{{}}}", inside.join(","))
+    };
+    selectors.iter().map(one).collect::<Vec<_>>().join(" ")
+}
