@@ -21,6 +21,8 @@ mod schedule;
 mod secret;
 mod target;
 mod target_loop;
+#[cfg(test)]
+mod test_server;
 
 pub use config::{
     Auth, Config, DEFAULT_BODY_LIMIT, Discovery, Escaping, HttpConfig, JobConfig, Pem, ProxyConfig,

@@ -221,6 +221,11 @@ impl Manager {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared_for_tests(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Stops everything and waits for it. Writes no staleness markers: another node or a restart goes on.
     pub async fn shutdown(&self) {
         self.shared.shutdown.cancel();

@@ -33,6 +33,16 @@ pub(crate) struct PoolShared {
 }
 
 impl PoolShared {
+    #[cfg(test)]
+    pub(crate) fn for_tests(job: &JobConfig, shared: &Shared) -> Arc<Self> {
+        let prepared = Prepared::new(job, shared).unwrap();
+        Arc::new(Self {
+            name: job.job_name.clone(),
+            runtime: ArcSwap::from_pointee(prepared.runtime),
+            forced_error: ArcSwapOption::empty(),
+        })
+    }
+
     /// Why all scrapes of the job fail just now.
     pub(crate) fn forced_error(&self) -> Option<String> {
         self.forced_error.load().as_deref().cloned()

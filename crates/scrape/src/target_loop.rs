@@ -54,16 +54,8 @@ pub(crate) struct TargetLoop {
 }
 
 impl TargetLoop {
-    /// Scrapes until the target is removed or the scraper shuts down.
+    /// Scrapes until the target is removed. At shutdown it is dropped wherever it is.
     pub(crate) async fn run(self) {
-        let shutdown = self.shared.shutdown.clone();
-        tokio::select! {
-            () = self.work() => {}
-            () = shutdown.cancelled() => {}
-        }
-    }
-
-    async fn work(&self) {
         let clock = &self.shared.clock;
         let interval = self.target.interval;
         let offset = first_offset(clock.now_ms(), interval, self.target.key, self.shared.options.offset_seed);
@@ -74,7 +66,7 @@ impl TargetLoop {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut grid = Grid::new(clock.now_ms(), interval);
-        let mut scraper = match Scraper::new(self) {
+        let mut scraper = match Scraper::new(&self) {
             Ok(scraper) => scraper,
             Err(error) => {
                 self.health.lock().error = error;
