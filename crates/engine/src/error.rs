@@ -9,6 +9,10 @@ pub enum EvalError {
     /// upstream's words. An `execution` error of the HTTP API.
     #[error("{0}")]
     Execution(String),
+    /// The expression cannot be evaluated whatever the data: wrong type for a range query, a duration that is not
+    /// positive, too deep. A `bad_data` error of the HTTP API.
+    #[error("{0}")]
+    Invalid(String),
     /// A part of the language that is not there yet.
     #[error("not supported yet: {0}")]
     Unimplemented(String),
@@ -21,6 +25,7 @@ impl From<EvalError> for Failure {
     fn from(error: EvalError) -> Self {
         match error {
             EvalError::Execution(message) => Self::new(Code::Execution, message),
+            EvalError::Invalid(message) => Self::new(Code::Invalid, message),
             EvalError::Unimplemented(_) => Self::new(Code::Unimplemented, error.to_string()),
             EvalError::Source(failure) => failure,
         }

@@ -4,13 +4,25 @@
 //! Not here: parsing (`promql`), network, disk, HTTP, clocks, threads. The one entrance is [`evaluate`].
 
 mod annotations;
+mod column;
+mod date;
 mod error;
+mod eval;
+mod histogram;
+mod kahan;
+mod labels_text;
+mod math;
+mod plan;
+mod quantile;
+mod sum;
 mod value;
+mod window;
 
 pub use annotations::{Annotation, AnnotationKind, Annotations};
 pub use error::EvalError;
 pub use value::{HistogramPoint, Point, Sample, SampleValue, Series, Value};
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use model::seam::{QueryBudget, SeriesSource};
@@ -23,7 +35,8 @@ use promql::ast::Expr;
 pub struct Features {
     /// `promql-delayed-name-removal`: drop `__name__` at the end of the evaluation instead of in each function.
     pub delayed_name_removal: bool,
-    /// `type-and-unit-labels`: `__type__` and `__unit__` are dropped wherever the metric name is.
+    /// `type-and-unit-labels`: series may carry `__type__` and `__unit__`, and `rate` tells counters by the former.
+    /// (Both labels are dropped wherever the metric name is, with and without this.)
     pub type_and_unit_labels: bool,
     /// `use-start-timestamps`: start timestamps show counter resets.
     pub use_start_timestamps: bool,
@@ -89,6 +102,8 @@ pub fn evaluate(
     source: &dyn SeriesSource,
     ctx: &EvalContext,
 ) -> Result<Answer, EvalError> {
-    let _ = (source, ctx, grid);
-    Err(EvalError::Unimplemented(format!("expression at byte {}", expr.span.start)))
+    let plan = plan::close(expr, grid, ctx)?;
+    let notes = RefCell::new(Annotations::default());
+    let value = eval::Evaluator { source, ctx, notes: &notes, grid }.answer(&plan)?;
+    Ok(Answer { value, annotations: notes.into_inner() })
 }

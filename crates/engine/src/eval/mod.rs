@@ -1,0 +1,235 @@
+//! Evaluation of a closed expression over a step grid.
+//!
+//! Vectors are produced as a stream of columns, series by series, so that `sum by (…) (rate(…))` never holds a
+//! matrix; whoever needs all series at once collects them and is charged for it. One file per family.
+
+mod aggregate;
+mod binary;
+mod cells;
+mod classic;
+mod functions;
+mod info;
+mod labels;
+mod matching;
+mod matrix;
+mod merge;
+mod pick;
+mod ranges;
+mod select;
+mod sorting;
+
+use std::cell::RefCell;
+
+use model::StepGrid;
+use model::seam::SeriesSource;
+use promql::ast::ValueType;
+
+use crate::annotations::Annotations;
+use crate::column::{Column, Columns};
+use crate::plan::{Kind, Node};
+use crate::value::{HistogramPoint, Point, Sample, SampleValue, Series, Value};
+use crate::{EvalContext, EvalError};
+
+/// Takes one column after the other. It may take the column's contents away.
+pub(crate) type Sink<'s> = dyn FnMut(&mut Column) -> Result<(), EvalError> + 's;
+
+/// Evaluates over one grid; subqueries and parts that never change get evaluators of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct Evaluator<'a> {
+    pub(crate) source: &'a dyn SeriesSource,
+    pub(crate) ctx: &'a EvalContext,
+    pub(crate) notes: &'a RefCell<Annotations>,
+    pub(crate) grid: StepGrid,
+}
+
+/// The steps of `grid`, first to last.
+fn times(grid: StepGrid) -> impl Iterator<Item = i64> {
+    (0..grid.count).map(move |step| grid.at(step))
+}
+
+impl<'a> Evaluator<'a> {
+    fn over(&self, grid: StepGrid) -> Self {
+        Self { grid, ..*self }
+    }
+
+    fn steps(&self) -> usize {
+        self.grid.count
+    }
+
+    /// Whether names stay until the end.
+    fn delayed(&self) -> bool {
+        self.ctx.features.delayed_name_removal
+    }
+
+    /// An evaluator for the first step only, when `node` is the same at every step and there are several.
+    fn once(&self, node: &Node) -> Option<Self> {
+        (node.once && self.grid.count > 1)
+            .then(|| self.over(StepGrid { start: self.grid.start, step: self.grid.step, count: 1 }))
+    }
+
+    fn note<R>(&self, add: impl FnOnce(&mut Annotations) -> R) -> R {
+        add(&mut self.notes.borrow_mut())
+    }
+
+    /// The value of the whole expression.
+    pub(crate) fn answer(&self, node: &Node) -> Result<Value, EvalError> {
+        let kind = node.value_type();
+        if !self.ctx.is_instant {
+            return match kind {
+                ValueType::Vector => self.range_vector(node),
+                ValueType::Scalar => Ok(self.range_scalar(&self.scalar(node)?)),
+                ValueType::String | ValueType::Matrix => Err(EvalError::Invalid(format!(
+                    "invalid expression type {:?} for range query, must be Scalar or instant Vector",
+                    if kind == ValueType::String { "string" } else { "range vector" }
+                ))),
+            };
+        }
+        let time = self.grid.start;
+        match (kind, &node.kind) {
+            (ValueType::Scalar, _) => Ok(Value::Scalar(Point { timestamp: time, value: self.scalar(node)?[0] })),
+            (ValueType::String, Kind::Text(text)) => Ok(Value::String(text.clone(), time)),
+            (ValueType::Vector, _) => self.instant_vector(node),
+            (ValueType::Matrix, Kind::Matrix(select, range)) => self.range_of_samples(select, *range),
+            (ValueType::Matrix, Kind::Subquery(sub)) => {
+                let Some(grid) = self.subquery_grid(sub) else { return Ok(Value::Matrix(Vec::new())) };
+                self.over(grid).range_vector(&sub.inner)
+            }
+            _ => Err(EvalError::Invalid("the expression has no value".into())),
+        }
+    }
+
+    fn range_scalar(&self, values: &[f64]) -> Value {
+        let floats = times(self.grid).zip(values).map(|(timestamp, v)| Point { timestamp, value: *v }).collect();
+        Value::Matrix(vec![Series { floats, ..Series::default() }])
+    }
+
+    fn range_vector(&self, node: &Node) -> Result<Value, EvalError> {
+        let mut columns = if node.value_type() == ValueType::Scalar {
+            return Ok(self.range_scalar(&self.scalar(node)?));
+        } else {
+            self.finished(node)?
+        };
+        columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let mut all = Vec::with_capacity(columns.list.len());
+        for column in &columns.list {
+            let mut series = Series { labels: column.labels.clone(), ..Series::default() };
+            if column.histograms.is_empty() {
+                series.floats.reserve_exact(column.floats.len());
+            }
+            for (step, timestamp) in times(self.grid).enumerate() {
+                if let Some(histogram) = column.histogram(step) {
+                    series.histograms.push(HistogramPoint { timestamp, histogram: histogram.clone() });
+                } else if !crate::column::is_absent(column.floats[step]) {
+                    series.floats.push(Point { timestamp, value: column.floats[step] });
+                }
+            }
+            if !series.floats.is_empty() || !series.histograms.is_empty() {
+                self.ctx.budget.charge(column.bytes())?;
+                all.push(series);
+            }
+        }
+        Ok(Value::Matrix(all))
+    }
+
+    fn instant_vector(&self, node: &Node) -> Result<Value, EvalError> {
+        let mut columns = self.finished(node)?;
+        if !sorting::keeps_order(node) {
+            columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        let timestamp = self.grid.start;
+        let mut all = Vec::with_capacity(columns.list.len());
+        for column in &columns.list {
+            let value = match column.cell(0) {
+                None => continue,
+                Some(crate::column::Cell::Float(value)) => SampleValue::Float(value),
+                Some(crate::column::Cell::Histogram(histogram)) => SampleValue::Histogram(histogram),
+            };
+            self.ctx.budget.charge(column.bytes())?;
+            all.push(Sample { labels: column.labels.clone(), timestamp, value });
+        }
+        Ok(Value::Vector(all))
+    }
+
+    /// The columns of a vector, with names dropped where they are to be.
+    fn finished(&self, node: &Node) -> Result<Columns, EvalError> {
+        let mut columns = self.vector(node)?;
+        let mut dropped = false;
+        for column in columns.list.iter_mut().filter(|c| c.drop_name) {
+            column.labels = merge::without_name(&column.labels);
+            dropped = true;
+        }
+        if dropped { self.merge(columns) } else { Ok(columns) }
+    }
+
+    /// All columns of a vector.
+    pub(crate) fn vector(&self, node: &Node) -> Result<Columns, EvalError> {
+        let mut all = Columns::new(&self.ctx.budget);
+        self.stream(node, &mut |column| Ok(all.push(std::mem::take(column))?))?;
+        Ok(all)
+    }
+
+    /// The columns of a vector, one after the other.
+    pub(crate) fn stream(&self, node: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+        self.ctx.budget.check()?;
+        if let Some(first) = self.once(node) {
+            let steps = self.steps();
+            return first.stream_kind(node, &mut |column| {
+                let value = column.floats[0];
+                column.floats.clear();
+                column.floats.resize(steps, value);
+                if let Some(histogram) = column.histograms.first().cloned() {
+                    column.histograms.resize(steps, histogram);
+                }
+                sink(column)
+            });
+        }
+        self.stream_kind(node, sink)
+    }
+
+    fn stream_kind(&self, node: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+        match &node.kind {
+            Kind::Select(select) => self.instant(select, node.span, sink),
+            Kind::Call(call) => self.call(call, node.span, sink),
+            Kind::Aggregate(group) => self.aggregate(group, node.span, sink),
+            Kind::Binary(pair) => self.binary(pair, node.span, sink),
+            Kind::Plus(inner) => self.stream(inner, sink),
+            Kind::Negate(inner) => self.merging(inner, sink, |sink| {
+                self.stream(inner, &mut |column| {
+                    column.drop_name = true;
+                    cells::negate(column);
+                    sink(column)
+                })
+            }),
+            Kind::Number(_) | Kind::Text(_) | Kind::Matrix(..) | Kind::Subquery(_) => {
+                Err(EvalError::Invalid("expected an instant vector".into()))
+            }
+        }
+    }
+
+    /// A scalar, one value a step.
+    pub(crate) fn scalar(&self, node: &Node) -> Result<Vec<f64>, EvalError> {
+        if let Some(first) = self.once(node) {
+            return Ok(vec![first.scalar_kind(node)?[0]; self.steps()]);
+        }
+        self.scalar_kind(node)
+    }
+
+    fn scalar_kind(&self, node: &Node) -> Result<Vec<f64>, EvalError> {
+        Ok(match &node.kind {
+            Kind::Number(value) => vec![*value; self.steps()],
+            Kind::Plus(inner) => self.scalar(inner)?,
+            Kind::Negate(inner) => {
+                let mut values = self.scalar(inner)?;
+                values.iter_mut().for_each(|v| *v = -*v);
+                values
+            }
+            Kind::Binary(pair) => {
+                let (mut lhs, rhs) = (self.scalar(&pair.lhs)?, self.scalar(&pair.rhs)?);
+                cells::scalars(pair.op, &mut lhs, &rhs)?;
+                lhs
+            }
+            Kind::Call(call) => self.scalar_call(call)?,
+            _ => return Err(EvalError::Invalid("expected a scalar".into())),
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! Closes an expression: `@` and `offset` become times, duration expressions become numbers, functions of the query's
+//! own times become numbers, superfluous parentheses go, and parts that are the same at every step are marked.
+//!
+//! Not here: evaluation (`eval`), parsing and type checks (`promql`).
+
+use model::{Matcher, StepGrid};
+use promql::ast::{
+    Aggregate, AggregateOp, At, Binary, BinaryOp, DurationExpr, Expr, ExprKind, Extended, Modifiers,
+    Selector, Span, Subquery, ValueType, VectorMatching,
+};
+
+use promql::duration::QueryTimes;
+
+use crate::{EvalContext, EvalError};
+
+/// Deeper expressions are refused: evaluation recurses once a level.
+const MAX_DEPTH: usize = 300;
+
+/// A closed expression.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) span: Span,
+    /// The same at every step, and worth evaluating only once.
+    pub(crate) once: bool,
+}
+
+/// The kinds of closed expression.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Number(f64),
+    Text(String),
+    Select(Select),
+    Matrix(Select, i64),
+    Subquery(Box<Sub>),
+    Call(Call),
+    Aggregate(Box<Group>),
+    Binary(Box<Pair>),
+    Negate(Box<Node>),
+    Plus(Box<Node>),
+}
+
+/// Which series, and when.
+#[derive(Debug)]
+pub(crate) struct Select {
+    pub(crate) matchers: Vec<Matcher>,
+    pub(crate) time: Shift,
+    pub(crate) extended: Extended,
+}
+
+/// When something is evaluated, as a function of the step's time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shift {
+    /// Instead of the step's time, ms.
+    pub(crate) at: Option<i64>,
+    /// Subtracted, ms.
+    pub(crate) offset: i64,
+}
+
+impl Shift {
+    /// The time meant at a step.
+    pub(crate) fn apply(self, step: i64) -> i64 {
+        self.at.unwrap_or(step).saturating_sub(self.offset)
+    }
+}
+
+/// A subquery; all in ms.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) inner: Node,
+    pub(crate) range: i64,
+    pub(crate) step: i64,
+    pub(crate) time: Shift,
+}
+
+/// A function call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) args: Vec<Node>,
+}
+
+/// An aggregation.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) op: AggregateOp,
+    pub(crate) inner: Node,
+    pub(crate) param: Option<Node>,
+    /// Sorted.
+    pub(crate) labels: Vec<String>,
+    pub(crate) without: bool,
+}
+
+/// A binary operation.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) op: BinaryOp,
+    pub(crate) lhs: Node,
+    pub(crate) rhs: Node,
+    pub(crate) matching: Option<VectorMatching>,
+    pub(crate) return_bool: bool,
+}
+
+impl Node {
+    /// The type of its value.
+    pub(crate) fn value_type(&self) -> ValueType {
+        match &self.kind {
+            Kind::Number(_) => ValueType::Scalar,
+            Kind::Text(_) => ValueType::String,
+            Kind::Select(_) | Kind::Aggregate(_) => ValueType::Vector,
+            Kind::Matrix(..) | Kind::Subquery(_) => ValueType::Matrix,
+            Kind::Call(call) => returns(call.name),
+            Kind::Binary(pair) => match (pair.lhs.value_type(), pair.rhs.value_type()) {
+                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
+                _ => ValueType::Vector,
+            },
+            Kind::Negate(inner) | Kind::Plus(inner) => inner.value_type(),
+        }
+    }
+}
+
+fn returns(name: &str) -> ValueType {
+    match name {
+        "scalar" | "time" | "pi" | "max_of" | "min_of" => ValueType::Scalar,
+        _ => ValueType::Vector,
+    }
+}
+
+/// Functions whose result depends on the step's time even when their arguments do not.
+fn depends_on_step(name: &str) -> bool {
+    matches!(
+        name,
+        "days_in_month"
+            | "day_of_month"
+            | "day_of_week"
+            | "day_of_year"
+            | "hour"
+            | "minute"
+            | "month"
+            | "year"
+            | "predict_linear"
+            | "time"
+            | "timestamp"
+    )
+}
+
+/// Closes `expr` for a query over `grid`.
+pub(crate) fn close(expr: &Expr, grid: StepGrid, ctx: &EvalContext) -> Result<Node, EvalError> {
+    let times = Times {
+        start: grid.start,
+        end: ctx.end_ms,
+        step: if ctx.is_instant { 0 } else { grid.step },
+        subquery_step: ctx.subquery_step_ms.max(1),
+    };
+    let (mut node, fate) = times.build(expr, 0)?;
+    node.once = fate.wrap;
+    Ok(node)
+}
+
+/// The query's own times, ms.
+struct Times {
+    start: i64,
+    end: i64,
+    /// 0 in an instant query.
+    step: i64,
+    subquery_step: i64,
+}
+
+/// Whether a node is the same at every step, and whether marking it so is of use.
+#[derive(Clone, Copy)]
+struct Fate {
+    same: bool,
+    wrap: bool,
+}
+
+impl Fate {
+    const CHANGES: Self = Self { same: false, wrap: false };
+}
+
+impl Times {
+    fn build(&self, expr: &Expr, depth: usize) -> Result<(Node, Fate), EvalError> {
+        if depth > MAX_DEPTH {
+            return Err(EvalError::Invalid(format!("expression is nested more than {MAX_DEPTH} levels deep")));
+        }
+        let depth = depth + 1;
+        let (kind, fate) = match &expr.kind {
+            ExprKind::Number { value, .. } => (Kind::Number(*value), Fate { same: true, wrap: false }),
+            ExprKind::String(text) => (Kind::Text(text.clone()), Fate { same: true, wrap: false }),
+            ExprKind::Bytes(bytes) => {
+                let text = String::from_utf8_lossy(bytes).into_owned();
+                (Kind::Text(text), Fate { same: true, wrap: false })
+            }
+            ExprKind::Selector(s) => {
+                let select = self.select(s)?;
+                let fixed = select.time.at.is_some();
+                (Kind::Select(select), Fate { same: fixed, wrap: fixed })
+            }
+            ExprKind::Matrix(m) => {
+                let select = self.select(&m.selector)?;
+                let range = self.duration(m.range_ms, m.range_expr.as_ref(), false)?;
+                let fixed = select.time.at.is_some();
+                (Kind::Matrix(select, range), Fate { same: fixed, wrap: false })
+            }
+            ExprKind::Subquery(s) => self.subquery(s, depth)?,
+            ExprKind::Call(call) => {
+                if let Some(value) = self.own_time(call.function.name) {
+                    (Kind::Number(value), Fate { same: true, wrap: false })
+                } else {
+                    self.call(call.function.name, &call.args, depth)?
+                }
+            }
+            ExprKind::Aggregate(a) => self.aggregate(a, depth)?,
+            ExprKind::Binary(b) => self.binary(b, depth)?,
+            ExprKind::Unary(minus, inner) => {
+                let (inner, fate) = self.build(inner, depth)?;
+                (if *minus { Kind::Negate(Box::new(inner)) } else { Kind::Plus(Box::new(inner)) }, fate)
+            }
+            ExprKind::Paren(inner) => return self.build(inner, depth),
+        };
+        Ok((Node { kind, span: expr.span, once: false }, fate))
+    }
+
+    /// The value of functions that only name the query's own times.
+    fn own_time(&self, name: &str) -> Option<f64> {
+        match name {
+            "start" => Some(self.start as f64 / 1000.0),
+            "end" => Some(self.end as f64 / 1000.0),
+            "range" => Some((self.end - self.start) as f64 / 1000.0),
+            "step" => Some(if self.start == self.end { 0.0 } else { self.step as f64 / 1000.0 }),
+            _ => None,
+        }
+    }
+
+    fn select(&self, s: &Selector) -> Result<Select, EvalError> {
+        Ok(Select { matchers: s.matchers.clone(), time: self.shift(&s.modifiers)?, extended: s.extended })
+    }
+
+    fn shift(&self, m: &Modifiers) -> Result<Shift, EvalError> {
+        let offset = self.duration(m.offset_ms, m.offset_expr.as_ref(), true)?;
+        let at = m.at.map(|at| match at {
+            At::Time(t) => t,
+            At::Start => self.start,
+            At::End => self.end,
+        });
+        Ok(Shift { at, offset })
+    }
+
+    fn subquery(&self, s: &Subquery, depth: usize) -> Result<(Kind, Fate), EvalError> {
+        let (mut inner, fate) = self.build(&s.expr, depth)?;
+        inner.once = fate.same;
+        let range = self.duration(s.range_ms, s.range_expr.as_ref(), false)?;
+        let step = match self.duration(s.step_ms, s.step_expr.as_ref(), false)? {
+            0 => self.subquery_step,
+            step => step,
+        };
+        let time = self.shift(&s.modifiers)?;
+        let fixed = time.at.is_some();
+        Ok((Kind::Subquery(Box::new(Sub { inner, range, step, time })), Fate { same: fixed, wrap: false }))
+    }
+
+    fn call(&self, name: &'static str, args: &[Expr], depth: usize) -> Result<(Kind, Fate), EvalError> {
+        let mut same = !depends_on_step(name);
+        let mut timestamp_of_fixed = name == "timestamp";
+        let mut nodes = Vec::with_capacity(args.len());
+        let mut wraps = Vec::with_capacity(args.len());
+        for arg in args {
+            let (node, fate) = self.build(arg, depth)?;
+            same &= fate.same;
+            timestamp_of_fixed &= fate.same && matches!(node.kind, Kind::Select(_));
+            nodes.push(node);
+            wraps.push(fate.wrap);
+        }
+        let fate = if same || timestamp_of_fixed {
+            Fate { same: true, wrap: true }
+        } else {
+            for (node, wrap) in nodes.iter_mut().zip(wraps) {
+                node.once = wrap;
+            }
+            Fate::CHANGES
+        };
+        Ok((Kind::Call(Call { name, args: nodes }), fate))
+    }
+
+    fn aggregate(&self, a: &Aggregate, depth: usize) -> Result<(Kind, Fate), EvalError> {
+        let (inner, mut fate) = self.build(&a.expr, depth)?;
+        let param = match &a.param {
+            None => None,
+            Some(param) => {
+                let (mut node, of_param) = self.build(param, depth)?;
+                // A parameter that changes makes the whole change.
+                fate = if of_param.same { fate } else { Fate::CHANGES };
+                node.once = of_param.wrap && !fate.same;
+                Some(node)
+            }
+        };
+        let mut labels = a.grouping.clone();
+        labels.sort_unstable();
+        Ok((Kind::Aggregate(Box::new(Group { op: a.op, inner, param, labels, without: a.without })), fate))
+    }
+
+    fn binary(&self, b: &Binary, depth: usize) -> Result<(Kind, Fate), EvalError> {
+        let (mut lhs, left) = self.build(&b.lhs, depth)?;
+        let (mut rhs, right) = self.build(&b.rhs, depth)?;
+        let fate = if left.same && right.same {
+            Fate { same: true, wrap: true }
+        } else {
+            lhs.once = left.wrap;
+            rhs.once = right.wrap;
+            Fate::CHANGES
+        };
+        let pair = Pair { op: b.op, lhs, rhs, matching: b.matching.clone(), return_bool: b.return_bool };
+        Ok((Kind::Binary(Box::new(pair)), fate))
+    }
+
+    /// A duration in ms: `literal`, or the value of `expr`.
+    fn duration(&self, literal: i64, expr: Option<&DurationExpr>, is_offset: bool) -> Result<i64, EvalError> {
+        let Some(expr) = expr else { return Ok(literal) };
+        let times = QueryTimes { step_ms: self.step, range_ms: self.end - self.start };
+        expr.milliseconds(times, is_offset).map_err(|e| EvalError::Invalid(e.to_string()))
+    }
+}
