@@ -70,7 +70,8 @@ fn v1(request: Message) -> Result<WriteBatch, DecodeError> {
 }
 
 fn v2(request: Message) -> Result<WriteBatch, DecodeError> {
-    decode_v2(&request.0, TenantId::anonymous(), &RequestLimits::default())
+    let Message(body) = request;
+    decode_v2(&body, TenantId::anonymous(), &RequestLimits::default())
 }
 
 /// One line a series: labels, samples, histograms, exemplars.
