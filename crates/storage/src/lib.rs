@@ -5,6 +5,7 @@
 //! shards over one database), [`log`] (the shared segmented log). Knows nothing of Raft, tenants' policy or PromQL,
 //! and starts no threads.
 
+mod codec;
 pub mod entry;
 pub mod error;
 pub mod head;
@@ -15,6 +16,7 @@ pub mod meta;
 pub mod metrics;
 pub mod page;
 pub mod shard;
+mod status;
 pub mod store;
 
 pub use error::StorageError;

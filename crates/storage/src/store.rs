@@ -1,12 +1,16 @@
 //! One node's storage: one database, its shards, the meta group's table.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use model::seam::StorageStatus;
 use model::{ReplicaId, ShardId};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
+use crate::kv::{Kv, RocksConfig, RocksKv};
+use crate::metrics::Metrics;
 use crate::shard::Shard;
 use crate::{MetaTable, StorageError};
 
@@ -38,19 +42,44 @@ impl Default for StoreConfig {
 /// One node's storage.
 #[derive(Debug)]
 pub struct Store {
+    kv: Arc<dyn Kv>,
+    config: StoreConfig,
+    metrics: Metrics,
     meta: MetaTable,
+    shards: Mutex<BTreeMap<ShardId, (ReplicaId, Arc<Shard>)>>,
 }
 
 impl Store {
     /// Opens (or makes) the database in `dir`, which the caller has locked.
-    pub fn open(_dir: &Path, _config: StoreConfig, _registry: &mut Registry) -> Result<Arc<Self>, StorageError> {
-        Err(StorageError::corrupt("store", "not built yet"))
+    pub fn open(dir: &Path, config: StoreConfig, registry: &mut Registry) -> Result<Arc<Self>, StorageError> {
+        let rocks = RocksConfig { cache_bytes: config.cache_bytes, write_buffer_bytes: config.write_buffer_bytes };
+        Self::with_kv(Arc::new(RocksKv::open(dir, &rocks)?), config, registry)
+    }
+
+    /// The same over any key-value store.
+    pub fn with_kv(kv: Arc<dyn Kv>, config: StoreConfig, registry: &mut Registry) -> Result<Arc<Self>, StorageError> {
+        let metrics = Metrics::new(registry);
+        let meta = MetaTable::open(Arc::clone(&kv))?;
+        Ok(Arc::new(Self { kv, config, metrics, meta, shards: Mutex::default() }))
     }
 
     /// The replica of `shard` on this node, with its durable state loaded (empty when it is new). The same handle for
     /// the same shard. Fails when the data belongs to another replica id.
-    pub fn shard(&self, _shard: ShardId, _replica: ReplicaId) -> Result<Arc<Shard>, StorageError> {
-        Err(StorageError::corrupt("store", "not built yet"))
+    pub fn shard(&self, shard: ShardId, replica: ReplicaId) -> Result<Arc<Shard>, StorageError> {
+        let mut shards = self.shards.lock();
+        if let Some((known, handle)) = shards.get(&shard) {
+            if *known == replica {
+                return Ok(Arc::clone(handle));
+            }
+            return Err(StorageError::Open {
+                path: format!("data of shard {shard}"),
+                message: format!("it is open as replica {known}, not {replica}"),
+            });
+        }
+        let kv = Arc::clone(&self.kv);
+        let handle = Arc::new(Shard::open(shard, replica, kv, self.config.clone(), self.metrics.clone())?);
+        shards.insert(shard, (replica, Arc::clone(&handle)));
+        Ok(handle)
     }
 
     /// The meta group's table.
@@ -59,17 +88,50 @@ impl Store {
     }
 
     /// Flushes several shards (and the meta table) with one flush of the database: cheaper than one by one.
-    pub fn flush(&self, _shards: &[Arc<Shard>]) -> Result<(), StorageError> {
-        Err(StorageError::corrupt("store", "not built yet"))
+    pub fn flush(&self, shards: &[Arc<Shard>]) -> Result<(), StorageError> {
+        let meta = self.meta.before_flush();
+        let mut pending = Vec::with_capacity(shards.len());
+        let mut failed = None;
+        // In order of ids, so that two callers cannot wait for each other.
+        let ordered: BTreeMap<ShardId, &Arc<Shard>> = shards.iter().map(|s| (s.id(), s)).collect();
+        for shard in ordered.into_values() {
+            match shard.begin_flush() {
+                Ok(flush) => pending.extend(flush),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let flushed = self.kv.flush();
+        if flushed.is_ok() {
+            self.meta.after_flush(meta);
+        }
+        let message = flushed.as_ref().err().map(|e| (e.to_string(), e.is_disk_full()));
+        for flush in pending {
+            let result = match &message {
+                None => Ok(()),
+                Some((message, full)) => Err(StorageError::Io {
+                    what: "flush".into(),
+                    message: message.clone(),
+                    full: *full,
+                }),
+            };
+            // The first failure is given below.
+            let _ = flush.end(result);
+        }
+        flushed?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Figures over all shards opened so far, each list cut to `limit`.
-    pub fn status(&self, _limit: usize) -> StorageStatus {
-        StorageStatus::default()
+    pub fn status(&self, limit: usize) -> StorageStatus {
+        let shards: Vec<Arc<Shard>> = self.shards.lock().values().map(|(_, s)| Arc::clone(s)).collect();
+        crate::status::status(&shards, limit)
     }
 
     /// Bytes of the database's files.
     pub fn disk_bytes(&self) -> u64 {
-        0
+        self.kv.disk_bytes()
     }
 }

@@ -1,11 +1,43 @@
 //! One shard's state machine: plan (leader), apply (every replica), flush, read, background work.
+//!
+//! | file | story |
+//! |---|---|
+//! | `planner.rs` | batches → one log entry |
+//! | `decide.rs` | deletions, retention, eviction, range → an entry |
+//! | `apply.rs` | an entry → the head and verdicts |
+//! | `persist.rs` | head ⇄ records of the database |
+//! | `keys.rs` | the database's keys |
+//! | `read.rs` | select and label calls |
+//! | `days.rs` | partitions and their sealed indexes |
+//! | `merge.rs` | background work: merge pages, seal indexes, drop what expired |
+
+mod apply;
+mod days;
+mod decide;
+mod keys;
+mod merge;
+mod persist;
+mod planner;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use model::seam::{SeriesSource, ShardBatch, ShardReport, ShardWriteError};
-use model::{Epoch, LogIndex, Matcher, TenantId, TimeRange};
+use model::seam::{SeriesSource, ShardBatch, ShardReport, StorageStatus};
+use model::{Epoch, LogIndex, ReplicaId, ShardId};
+use parking_lot::{Mutex, RwLock};
 
-use crate::StorageError;
+use crate::kv::Kv;
+use crate::metrics::Metrics;
+use crate::{StorageError, StoreConfig};
+use apply::{ApplyError, ApplyWork};
+use days::Days;
+use persist::{FlushImage, Mark};
+use planner::Planner;
+
+pub(crate) use keys::{PageKey, StateKind};
+pub(crate) use persist::STATE_VERSION;
 
 /// What the leader proposes for some batches.
 #[derive(Debug, Default)]
@@ -24,7 +56,7 @@ pub enum Planned {
     /// Nothing needs to be committed: everything is already applied (or rejected).
     Nothing(ShardReport),
     /// It cannot be planned.
-    Refused(ShardWriteError),
+    Refused(model::seam::ShardWriteError),
 }
 
 /// What waits for a flush.
@@ -51,104 +83,305 @@ pub struct MergeProgress {
 
 /// One shard on this node.
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    id: ShardId,
+    kv: Arc<dyn Kv>,
+    config: StoreConfig,
+    metrics: Metrics,
+    state: RwLock<State>,
+    planner: Mutex<Planner>,
+    days: Days,
+    /// Held while a flush is under way.
+    flushing: Mutex<()>,
+    /// Held while background work is under way; where the next step begins.
+    merging: Mutex<merge::Position>,
+    /// Pages that flushes wrote since the last step of background work.
+    fresh_pages: Mutex<Vec<PageKey>>,
+    durable: Mutex<(u64, Vec<u8>)>,
+}
 
-fn not_built<T>() -> Result<T, StorageError> {
-    Err(StorageError::corrupt("shard", "not built yet"))
+/// What apply changes.
+#[derive(Debug)]
+struct State {
+    head: crate::head::Head,
+    mark: Mark,
+    /// Entries and their bytes since the last flush was taken.
+    entries: u64,
+    entry_bytes: u64,
+    work: ApplyWork,
+    /// Set by the first failure of apply: nothing is applied any more.
+    broken: Option<String>,
+}
+
+/// A flush between its phases.
+pub(crate) struct PendingFlush<'a> {
+    _guard: parking_lot::MutexGuard<'a, ()>,
+    shard: &'a Shard,
+    image: FlushImage,
+    entries: (u64, u64),
 }
 
 impl Shard {
+    pub(crate) fn open(
+        id: ShardId,
+        replica: ReplicaId,
+        kv: Arc<dyn Kv>,
+        config: StoreConfig,
+        metrics: Metrics,
+    ) -> Result<Self, StorageError> {
+        let (head, mark) = persist::load(&*kv, id, replica).inspect_err(|e| {
+            if matches!(e, StorageError::Corrupt { .. }) {
+                metrics.corruptions.inc();
+            }
+        })?;
+        let days = Days::load(&*kv, id)?;
+        metrics.series.inc_by(head.n_active() as i64);
+        let durable = (mark.index, mark.bytes.clone());
+        let state = State { head, mark, entries: 0, entry_bytes: 0, work: ApplyWork::default(), broken: None };
+        Ok(Self {
+            id,
+            kv,
+            config,
+            metrics,
+            state: RwLock::new(state),
+            planner: Mutex::default(),
+            days,
+            flushing: Mutex::new(()),
+            merging: Mutex::default(),
+            fresh_pages: Mutex::default(),
+            durable: Mutex::new(durable),
+        })
+    }
+
+    /// The shard's id.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
     /// Leader: forgets what was planned and not applied, and gives refs under `incarnation` (non-zero, never used before
-    /// for this shard: the term will do) from now on. To be called after the own term's first entry was applied.
-    pub fn begin_term(&self, _incarnation: u64) {}
+    /// for this shard: the term will do) from now on. To be called once a term, after the own term's first entry was
+    /// applied and before the first plan.
+    pub fn begin_term(&self, incarnation: u64) {
+        self.planner.lock().begin_term(incarnation);
+    }
 
     /// Leader: one log entry for all `batches`. Plans may follow each other without waiting for apply, in the order in
-    /// which they are proposed. When a planned entry will surely not be committed though the term goes on,
-    /// [`Shard::begin_term`] must be called again. `now_ms` is written into the entry and becomes the shard's clock.
-    pub fn plan(&self, _batches: &[Arc<ShardBatch>], _now_ms: i64) -> Plan {
-        Plan::default()
-    }
-
-    /// Leader: an entry that deletes samples in `range` of the series of `tenant` that match one of `selectors` (each a
-    /// list of matchers), as they are now. Empty when nothing matches.
-    pub fn plan_delete(
-        &self,
-        _tenant: &TenantId,
-        _selectors: &[Vec<Matcher>],
-        _range: TimeRange,
-        _now_ms: i64,
-    ) -> Result<Vec<u8>, StorageError> {
-        not_built()
-    }
-
-    /// Leader: an entry that moves the retention floor to `floor_ms`: older samples are no longer read or accepted.
-    /// Empty when the floor is there already.
-    pub fn plan_retention(&self, _floor_ms: i64, _now_ms: i64) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// Leader: an entry that takes series out of the head that had no sample since `idle_before_ms` (at most `limit`).
-    /// Empty when there is none.
-    pub fn plan_evict(&self, _idle_before_ms: i64, _limit: usize, _now_ms: i64) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// Leader: an entry that sets the shard's epoch and its range of placement keys (first and last, both included).
-    /// Until the first such entry the shard takes batches of any epoch.
-    pub fn plan_range(&self, _epoch: Epoch, _first_key: u64, _last_key: u64, _now_ms: i64) -> Vec<u8> {
-        Vec::new()
+    /// which they are proposed; one that is never proposed does no harm. `now_ms` is written into the entry and becomes
+    /// the shard's clock.
+    pub fn plan(&self, batches: &[Arc<ShardBatch>], now_ms: i64) -> Plan {
+        let mut planner = self.planner.lock();
+        let state = self.state.read();
+        let head = &state.head;
+        let mut look_up = |place, timestamp| self.look_up(head, place, timestamp);
+        planner.plan(head, batches, now_ms, self.config.max_late_samples, &mut look_up)
     }
 
     /// The shard's epoch and range of placement keys, as its own log says; `None` before it was set.
     pub fn range(&self) -> Option<(Epoch, u64, u64)> {
-        None
+        let state = self.state.read();
+        state.head.range.map(|(first, last)| (Epoch(state.head.epoch), first, last))
     }
 
     /// Applies the entry at `index`: a pure function of state and entry. `mark` are opaque bytes of replication (last
     /// log id, membership), kept with the state. Gives a report for each batch in the entry; refs are in it only where
     /// this replica planned the entry. An index that is already applied is skipped (no reports). An error is final:
     /// the replica must not go on.
-    pub fn apply(&self, _index: LogIndex, _entry: &[u8], _mark: &[u8]) -> Result<Vec<ShardReport>, StorageError> {
-        not_built()
+    pub fn apply(&self, index: LogIndex, entry: &[u8], mark: &[u8]) -> Result<Vec<ShardReport>, StorageError> {
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        if state.mark.any && index.0 <= state.mark.index {
+            return Ok(Vec::new());
+        }
+        let diverged =
+            |message: String| StorageError::Diverged { shard: self.id.0, index: index.0, message };
+        if let Some(message) = &state.broken {
+            return Err(diverged(format!("an entry before it failed: {message}")));
+        }
+        let before = state.head.n_active();
+        let applied = match apply::apply(&mut state.head, index.0, entry, &mut state.work) {
+            Ok(applied) => applied,
+            Err(error) => {
+                state.broken = Some(error.to_string());
+                return Err(match error {
+                    ApplyError::Decode(crate::entry::DecodeError::Version(found)) => StorageError::Version {
+                        place: format!("log entry {index} of shard {}", self.id),
+                        found: u32::from(found),
+                        known: u32::from(crate::entry::ENTRY_VERSION),
+                    },
+                    ApplyError::Decode(e) => {
+                        StorageError::corrupt(format!("log entry {index} of shard {}", self.id), e.to_string())
+                    }
+                    ApplyError::Misfit(message) => diverged(message),
+                });
+            }
+        };
+        state.set_mark(index, mark);
+        state.entries += 1;
+        state.entry_bytes += entry.len() as u64;
+        let after = state.head.n_active();
+        drop(guard);
+
+        let metrics = &self.metrics;
+        metrics.entries.inc();
+        metrics.staleness_markers.inc_by(applied.markers);
+        metrics.late_samples.inc_by(applied.late);
+        metrics.series.inc_by(after as i64 - before as i64);
+        metrics.series_created.inc_by(after.saturating_sub(before) as u64);
+        for batch in &applied.batches {
+            metrics.samples.inc_by(batch.written);
+            metrics.duplicates.inc_by(batch.rejected.len() as u64);
+        }
+        let reports = self.planner.lock().applied(applied.head.incarnation, applied.head.plan, &applied.batches);
+        Ok(reports.unwrap_or_else(|| applied.batches.iter().map(apply::BatchOutcome::report).collect()))
     }
 
     /// Moves the mark past an entry that is no business of the state machine (blank, membership).
-    pub fn set_mark(&self, _index: LogIndex, _mark: &[u8]) {}
-
-    /// Index and mark up to which everything survives a crash without the log: the log may be purged up to it.
-    pub fn durable(&self) -> (LogIndex, Vec<u8>) {
-        (LogIndex(0), Vec::new())
+    pub fn set_mark(&self, index: LogIndex, mark: &[u8]) {
+        let mut state = self.state.write();
+        if !state.mark.any || index.0 > state.mark.index {
+            state.set_mark(index, mark);
+            state.entries += 1;
+        }
     }
 
-    /// Index and mark of the last entry applied.
+    /// Index and mark up to which everything survives a crash without the log: the log may be purged up to it. The mark
+    /// is empty when nothing was ever flushed.
+    pub fn durable(&self) -> (LogIndex, Vec<u8>) {
+        let durable = self.durable.lock();
+        (LogIndex(durable.0), durable.1.clone())
+    }
+
+    /// Index and mark of the last entry applied. The mark is empty when nothing was ever applied.
     pub fn applied(&self) -> (LogIndex, Vec<u8>) {
-        (LogIndex(0), Vec::new())
+        let state = self.state.read();
+        (LogIndex(state.mark.index), state.mark.bytes.clone())
     }
 
     /// What waits for a flush.
     pub fn flush_due(&self) -> FlushFigures {
-        FlushFigures::default()
+        let state = self.state.read();
+        let changes = &state.head.changes;
+        FlushFigures {
+            sealed_bytes: changes.sealed_bytes + changes.late_samples as u64 * 32,
+            entries: state.entries,
+            entry_bytes: state.entry_bytes,
+        }
     }
 
     /// Makes everything applied so far durable in the database, in one atomic batch, and gives the durable index. One
     /// at a time (others wait); apply and reads go on meanwhile. After a failure nothing is lost; call again.
     pub fn flush(&self) -> Result<LogIndex, StorageError> {
-        not_built()
+        if let Some(pending) = self.begin_flush()? {
+            let flushed = self.kv.flush();
+            pending.end(flushed)?;
+        }
+        Ok(self.durable().0)
+    }
+
+    /// Writes what changed, not yet durable; `None` when nothing changed.
+    pub(crate) fn begin_flush(&self) -> Result<Option<PendingFlush<'_>>, StorageError> {
+        let guard = self.flushing.lock();
+        let mut state = self.state.write();
+        if state.entries == 0 {
+            return Ok(None);
+        }
+        let mark = state.mark.clone();
+        let entries = (std::mem::take(&mut state.entries), std::mem::take(&mut state.entry_bytes));
+        let image = FlushImage::take(&mut state.head, mark);
+        drop(state);
+        let mut pending = PendingFlush { _guard: guard, shard: self, image, entries };
+        let batch = pending.image.batch(self.id);
+        // Days are known before their pages can be read, so that no reader leaves one out.
+        self.days.add(pending.image.days.iter().copied());
+        match self.kv.write(batch) {
+            Ok(()) => Ok(Some(pending)),
+            Err(error) => {
+                let message = error.to_string();
+                let full = error.is_disk_full();
+                pending.end(Err(error))?;
+                Err(StorageError::Io { what: "flush".into(), message, full })
+            }
+        }
     }
 
     /// A view that sees everything applied before this call.
-    pub fn reader(&self) -> Arc<dyn SeriesSource> {
-        Arc::new(model::seam::fake::MemorySource::default())
+    pub fn reader(self: &Arc<Self>) -> Arc<dyn SeriesSource> {
+        Arc::new(read::Reader(Arc::clone(self)))
     }
 
     /// Index and rolling hash over (entry, verdicts) of everything applied: equal on all replicas at the same index.
     pub fn state_hash(&self) -> (LogIndex, u64) {
-        (LogIndex(0), 0)
+        let state = self.state.read();
+        (LogIndex(state.mark.index), state.head.hash)
     }
 
-    /// Does a piece of background work of about `max_bytes`: merges small pages, seals the index of ended days, drops
-    /// what lies before the retention floor. One at a time.
-    pub fn merge_step(&self, _max_bytes: u64) -> Result<MergeProgress, StorageError> {
-        not_built()
+    /// Figures of the head, each list cut to `limit`; those of all tenants together.
+    pub(crate) fn status(&self, limit: usize) -> StorageStatus {
+        let state = self.state.read();
+        let head = &state.head;
+        let mut status = StorageStatus {
+            series: head.n_active() as u64,
+            label_pairs: head.indexes.iter().map(|i| i.label_pairs() as u64).sum(),
+            min_time: i64::MAX,
+            max_time: i64::MIN,
+            ..StorageStatus::default()
+        };
+        for index in &head.indexes {
+            let part = index.cardinality(limit);
+            status.series_by_metric.extend(part.series_by_metric);
+            status.values_by_label.extend(part.values_by_label);
+            status.memory_by_label.extend(part.memory_by_label);
+            status.series_by_pair.extend(part.series_by_pair);
+        }
+        for source in &head.sources {
+            let tile = source.tile.as_ref().and_then(|t| t.time_range());
+            let times = source.sealed.iter().map(|p| (p.min_time, p.max_time)).chain(tile);
+            for (first, last) in times {
+                status.min_time = status.min_time.min(first);
+                status.max_time = status.max_time.max(last);
+            }
+            status.chunks += source.sealed.len() as u64;
+        }
+        status
+    }
+
+    /// Bytes of memory of this shard's head, roughly.
+    pub fn memory(&self) -> usize {
+        self.state.read().head.memory()
+    }
+}
+
+impl State {
+    fn set_mark(&mut self, index: LogIndex, mark: &[u8]) {
+        self.mark.any = true;
+        self.mark.index = index.0;
+        self.mark.bytes.clear();
+        self.mark.bytes.extend_from_slice(mark);
+    }
+}
+
+impl PendingFlush<'_> {
+    /// Ends the flush: `flushed` says whether the database made the batch durable.
+    pub(crate) fn end(self, flushed: Result<(), StorageError>) -> Result<(), StorageError> {
+        let Self { _guard, shard, image, entries } = self;
+        let mut state = shard.state.write();
+        match flushed {
+            Ok(()) => {
+                shard.metrics.flushes.inc();
+                shard.metrics.flushed_bytes.inc_by(image.page_bytes);
+                *shard.durable.lock() = (image.mark.index, image.mark.bytes.clone());
+                let pages = image.settle(&mut state.head);
+                drop(state);
+                shard.fresh_pages.lock().extend(pages);
+                Ok(())
+            }
+            Err(error) => {
+                shard.metrics.flush_failures.inc();
+                image.restore(&mut state.head);
+                state.entries += entries.0;
+                state.entry_bytes += entries.1;
+                Err(error)
+            }
+        }
     }
 }
