@@ -95,9 +95,9 @@ pub struct ServeFlags {
     /// What this node does; only `all` on a node of its own so far.
     #[arg(long = "role", value_name = "ROLES", default_value = "all")]
     pub role: String,
-    /// Name of the cluster; can be set once for a data folder.
-    #[arg(long = "cluster.name", value_name = "NAME", default_value = "isobar")]
-    pub cluster_name: String,
+    /// Name of the cluster; can be set once for a data folder. A new folder without it belongs to `isobar`.
+    #[arg(long = "cluster.name", value_name = "NAME")]
+    pub cluster_name: Option<String>,
     /// Number of shards when the data folder is created.
     #[arg(long = "cluster.shards", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub shards: u32,

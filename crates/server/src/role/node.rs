@@ -1,0 +1,341 @@
+//! A node with every role: what is built from what, and in which order it starts and stops.
+//!
+//! Start: flags → configuration → listeners (so that a taken port fails at once) → data folder, log and groups → ingest,
+//! query, scraping → HTTP. Stop: not ready → scraping → HTTP (requests under way end) → groups flush and close.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use api::{ApiMetrics, ApiState, BuildInfo, ListenLimits, Readiness, ReadyState, RuntimeInfo, Settings};
+use arc_swap::ArcSwap;
+use ingest::Ingest;
+use model::TenantId;
+use model::regex::Regex;
+use model::seam::{Clock, SampleSink, SystemClock};
+use prometheus_client::registry::Registry;
+use query::Frontend;
+use replication::Replication;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::features;
+use super::process::{ProcessMetrics, ReloadState};
+use super::{PROMETHEUS_VERSION, VERSION};
+use crate::config::{self, Loaded};
+use crate::flags::ServeFlags;
+
+/// The configuration in force, and how another takes its place.
+struct Configuration {
+    flags: ServeFlags,
+    current: ArcSwap<Loaded>,
+    scraper: Arc<scrape::Manager>,
+    frontend: Frontend,
+    state: Arc<ReloadState>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Configuration {
+    /// Loads the file again: everything or nothing. The error names file, line and column.
+    async fn reload(&self) -> Result<(), String> {
+        let outcome = self.apply().await;
+        self.state.set(outcome.is_ok(), self.clock.now_ms());
+        match &outcome {
+            Ok(()) => tracing::info!("configuration loaded"),
+            Err(error) => tracing::error!(%error, "the configuration was not loaded; the one before stays in force"),
+        }
+        outcome
+    }
+
+    async fn apply(&self) -> Result<(), String> {
+        let loaded = load(&self.flags).map_err(|e| format!("{e:#}"))?;
+        self.scraper.apply(loaded.scrape.clone()).await.map_err(|e| e.to_string())?;
+        self.frontend.set_subquery_step(loaded.evaluation_interval_ms);
+        self.current.store(Arc::new(loaded));
+        Ok(())
+    }
+}
+
+/// The configuration that the flags name: a file, `prometheus.yml` in the folder, or the built-in one.
+fn load(flags: &ServeFlags) -> Result<Loaded> {
+    let file = match &flags.config_file {
+        Some(file) => Some(file.clone()),
+        None => Some(std::path::PathBuf::from("prometheus.yml")).filter(|f| f.try_exists().unwrap_or(true)),
+    };
+    match file {
+        Some(file) => Ok(config::load_file(&file)?),
+        None => {
+            let port = flags.listen.first().map_or(9090, SocketAddr::port);
+            Ok(config::built_in(port))
+        }
+    }
+}
+
+/// Runs the node until it is told to stop.
+#[allow(clippy::too_many_lines, reason = "the one place where everything is put together, in order")]
+pub(super) async fn run(flags: ServeFlags) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let start_ms = clock.now_ms();
+    let (enabled, warnings) = features::enable(&flags.features).map_err(anyhow::Error::msg)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let external_path = path_of(&flags.external_url);
+    let settings = settings(&flags, &external_path)?;
+
+    let mut listeners = Vec::new();
+    for address in &flags.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        listeners.push(listener);
+    }
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let mut flags = flags;
+    flags.listen.clone_from(&addresses);
+    let loaded = load(&flags)?;
+    for line in &loaded.not_active {
+        tracing::warn!(setting = %line, "not active yet");
+    }
+
+    let mut registry = Registry::default();
+    let replication = Replication::start(replication_config(&flags), Arc::clone(&clock), &mut registry)
+        .await
+        .context("starting the node's groups")?;
+    let limits = ingest::Limits { retention: Duration::from_millis(flags.retention.0.unsigned_abs()), ..Default::default() };
+    let ingest = Ingest::new(replication.writer(), replication.shard_map(), limits, Arc::clone(&clock), &mut registry);
+    let sink: Arc<dyn SampleSink> = Arc::new(ingest);
+    let frontend = Frontend::new(replication.reader(), query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
+    let options = scrape::Options { tenant: TenantId::anonymous(), ..scrape::Options::default() };
+    let scraper = Arc::new(scrape::Manager::new(options, Arc::clone(&sink), Arc::clone(&clock), &mut registry));
+
+    let state = Arc::new(ReloadState::default());
+    scraper.apply(loaded.scrape.clone()).await.context("starting the scrape jobs")?;
+    frontend.set_subquery_step(loaded.evaluation_interval_ms);
+    state.set(true, clock.now_ms());
+    let configuration = Arc::new(Configuration {
+        flags: flags.clone(),
+        current: ArcSwap::from_pointee(loaded),
+        scraper: Arc::clone(&scraper),
+        frontend: frontend.clone(),
+        state: Arc::clone(&state),
+        clock: Arc::clone(&clock),
+    });
+
+    let metrics = ApiMetrics::register(&mut registry);
+    let counted = Arc::clone(&configuration);
+    registry.register_collector(Box::new(ProcessMetrics {
+        start_ms,
+        reload: Arc::clone(&state),
+        not_active: Box::new(move || counted.current.load().not_active.len()),
+    }));
+    let stop = CancellationToken::new();
+    let readiness = Arc::new(Readiness::default());
+    let state = ApiState {
+        frontend,
+        sink,
+        targets: Arc::clone(&scraper) as _,
+        storage: replication.view(),
+        registry: Arc::new(registry),
+        metrics: metrics.clone(),
+        clock: Arc::clone(&clock),
+        settings,
+        build: BuildInfo {
+            prometheus_version: PROMETHEUS_VERSION.into(),
+            isobar_version: VERSION.into(),
+            compiler: "rustc".into(),
+            ..BuildInfo::default()
+        },
+        flags: flag_values(&flags),
+        not_active: from_config(&configuration, |loaded| loaded.not_active.clone()),
+        config_text: from_config(&configuration, |loaded| loaded.yaml.clone()),
+        runtime: runtime_info(&configuration, &flags, start_ms),
+        readiness: Arc::clone(&readiness),
+        reload: {
+            let configuration = Arc::clone(&configuration);
+            Arc::new(move || {
+                let configuration = Arc::clone(&configuration);
+                Box::pin(async move { configuration.reload().await })
+            })
+        },
+        quit: {
+            let stop = stop.clone();
+            Arc::new(move || stop.cancel())
+        },
+    };
+    let router = api::router(state);
+    let limits = ListenLimits {
+        max_connections: flags.max_connections,
+        head_timeout: Duration::from_millis(flags.read_timeout.0.unsigned_abs()),
+        ..ListenLimits::default()
+    };
+    let drained = CancellationToken::new();
+    let server = tokio::spawn(api::serve(listeners, router, None, limits, metrics, drained.clone()));
+    readiness.set(ReadyState::Ready);
+    let shown = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    tracing::info!(address = %addresses.first().map_or(String::new(), SocketAddr::to_string), all = %shown, "ready to serve");
+
+    wait_for_stop(&configuration, &stop).await?;
+    tracing::info!("stopping: no new scrapes and requests, then everything is flushed");
+    readiness.set(ReadyState::Stopping);
+    scraper.shutdown().await;
+    drained.cancel();
+    server.await.context("the HTTP server")?.context("the HTTP server")?;
+    replication.shutdown().await.context("flushing and closing the node's groups")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Returns when SIGTERM, SIGINT or `/-/quit` asks to stop; SIGHUP reloads meanwhile.
+async fn wait_for_stop(configuration: &Arc<Configuration>, stop: &CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
+            _ = hangup.recv() => {
+                // The outcome is logged and counted by reload itself.
+                let _ = configuration.reload().await;
+            }
+        }
+    }
+}
+
+fn settings(flags: &ServeFlags, external_path: &str) -> Result<Settings> {
+    let cors_origin = match flags.cors_origin.as_str() {
+        "" => None,
+        pattern => Some(Regex::anchored(pattern).map_err(|e| anyhow::anyhow!("--web.cors.origin: {e}"))?),
+    };
+    let prefix = flags.route_prefix.as_deref().unwrap_or(external_path);
+    Ok(Settings {
+        route_prefix: normal_path(prefix),
+        external_path: external_path.to_owned(),
+        cors_origin,
+        lifecycle: flags.enable_lifecycle,
+        admin: flags.enable_admin_api,
+        tenancy: flags.tenancy,
+        ..Settings::default()
+    })
+}
+
+/// The path of a URL in the form of [`normal_path`].
+fn path_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').map_or(String::new(), |at| normal_path(&rest[at..]))
+}
+
+/// A path with a leading and without a trailing slash; empty for the root.
+fn normal_path(path: &str) -> String {
+    let path = path.trim_matches('/');
+    if path.is_empty() { String::new() } else { format!("/{path}") }
+}
+
+fn replication_config(flags: &ServeFlags) -> replication::ReplicationConfig {
+    replication::ReplicationConfig {
+        data_dir: flags.data_dir.clone(),
+        cluster_name: flags.cluster_name.clone(),
+        shards: flags.shards,
+        min_free_bytes: (flags.min_free.0 > 0).then_some(flags.min_free.0),
+        retention_ms: flags.retention.0,
+        ..replication::ReplicationConfig::default()
+    }
+}
+
+fn query_config(flags: &ServeFlags, enabled: features::Enabled) -> query::Config {
+    query::Config {
+        timeout: Duration::from_millis(flags.query_timeout.0.unsigned_abs()),
+        max_concurrency: flags.query_concurrency.max(1),
+        max_memory_bytes: flags.query_memory.0,
+        lookback_ms: flags.lookback.0,
+        parser: enabled.parser,
+        features: enabled.engine,
+        ..query::Config::default()
+    }
+}
+
+/// A callback that reads the configuration in force.
+fn from_config<T>(
+    configuration: &Arc<Configuration>,
+    read: impl Fn(&Loaded) -> T + Send + Sync + 'static,
+) -> Arc<dyn Fn() -> T + Send + Sync> {
+    let configuration = Arc::clone(configuration);
+    Arc::new(move || read(&configuration.current.load()))
+}
+
+fn runtime_info(
+    configuration: &Arc<Configuration>,
+    flags: &ServeFlags,
+    start_ms: i64,
+) -> Arc<dyn Fn() -> RuntimeInfo + Send + Sync> {
+    let configuration = Arc::clone(configuration);
+    let retention = model::time::format_duration(flags.retention.0);
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let working_dir = std::env::current_dir().map_or(String::new(), |d| d.display().to_string());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(move || {
+        let (reload_success, last_config_ms) = configuration.state.get();
+        RuntimeInfo {
+            start_ms,
+            working_dir: working_dir.clone(),
+            hostname: hostname.clone(),
+            reload_success,
+            last_config_ms,
+            corruptions: 0,
+            threads,
+            retention: retention.clone(),
+        }
+    })
+}
+
+/// The flags as `/api/v1/status/flags` shows them.
+fn flag_values(flags: &ServeFlags) -> BTreeMap<String, String> {
+    let duration = |millis: crate::flags::Millis| model::time::format_duration(millis.0);
+    let listen = flags.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    let config = flags.config_file.as_ref().map_or(String::new(), |f| f.display().to_string());
+    [
+        ("config.file", config),
+        ("storage.tsdb.path", flags.data_dir.display().to_string()),
+        ("storage.tsdb.retention.time", duration(flags.retention)),
+        ("storage.min-free", flags.min_free.0.to_string()),
+        ("web.listen-address", listen),
+        ("web.external-url", flags.external_url.clone()),
+        ("web.route-prefix", flags.route_prefix.clone().unwrap_or_default()),
+        ("web.enable-lifecycle", flags.enable_lifecycle.to_string()),
+        ("web.enable-admin-api", flags.enable_admin_api.to_string()),
+        ("web.cors.origin", flags.cors_origin.clone()),
+        ("web.max-connections", flags.max_connections.to_string()),
+        ("web.read-timeout", duration(flags.read_timeout)),
+        ("enable-feature", flags.features.join(",")),
+        ("query.timeout", duration(flags.query_timeout)),
+        ("query.lookback-delta", duration(flags.lookback)),
+        ("query.max-concurrency", flags.query_concurrency.to_string()),
+        ("query.max-memory", flags.query_memory.0.to_string()),
+        ("role", flags.role.clone()),
+        ("cluster.name", flags.cluster_name.clone().unwrap_or_default()),
+        ("cluster.shards", flags.shards.to_string()),
+        ("tenancy.enabled", flags.tenancy.to_string()),
+        ("log.level", flags.log_level.clone()),
+        ("log.format", flags.log_format.clone()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_urls_have_a_leading_and_no_trailing_slash() {
+        assert_eq!(path_of("http://host:9090/prom/"), "/prom");
+        assert_eq!(path_of("http://host:9090"), "");
+        assert_eq!(path_of(""), "");
+        assert_eq!(normal_path("a/b"), "/a/b");
+        assert_eq!(normal_path("/"), "");
+    }
+}
