@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::TenantId;
 use model::seam::QueryBudget;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 /// A query under way.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ struct Entry {
     text: String,
     started_ms: i64,
     budget: Arc<QueryBudget>,
+    stopped: CancellationToken,
 }
 
 /// The table.
@@ -52,8 +54,10 @@ impl ActiveTable {
         budget: Arc<QueryBudget>,
     ) -> ActiveGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.entries.lock().insert(id, Entry { tenant, kind, text, started_ms, budget: Arc::clone(&budget) });
-        ActiveGuard { table: Arc::clone(self), id, budget }
+        let stopped = CancellationToken::new();
+        let guard = ActiveGuard { table: Arc::clone(self), id, budget: Arc::clone(&budget), stopped: stopped.clone() };
+        self.entries.lock().insert(id, Entry { tenant, kind, text, started_ms, budget, stopped });
+        guard
     }
 
     /// All queries, oldest first.
@@ -73,7 +77,10 @@ impl ActiveTable {
     /// Cancels query `id`; false when there is no such query.
     pub(crate) fn cancel(&self, id: u64) -> bool {
         let entries = self.entries.lock();
-        entries.get(&id).map(|entry| entry.budget.cancel()).is_some()
+        let Some(entry) = entries.get(&id) else { return false };
+        entry.budget.cancel();
+        entry.stopped.cancel();
+        true
     }
 }
 
@@ -83,6 +90,8 @@ pub(crate) struct ActiveGuard {
     table: Arc<ActiveTable>,
     id: u64,
     budget: Arc<QueryBudget>,
+    /// Set when an operator cancels the query, for what waits rather than computes.
+    pub(crate) stopped: CancellationToken,
 }
 
 impl Drop for ActiveGuard {

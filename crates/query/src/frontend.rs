@@ -77,7 +77,7 @@ struct Call {
     deadline: Instant,
     started: Instant,
     budget: Arc<QueryBudget>,
-    _active: ActiveGuard,
+    active: ActiveGuard,
 }
 
 impl Frontend {
@@ -267,9 +267,22 @@ impl Frontend {
         is_instant: bool,
         options: &Options,
     ) -> Result<Outcome, QueryError> {
-        let inner = &self.inner;
         let call = self.admit(kind, text.to_owned(), options);
         let expr = self.parse(text)?;
+        let run = self.run(&call, expr, grid, end_ms, is_instant, options.lookback_ms);
+        until_stopped(&call.active, run).await
+    }
+
+    async fn run(
+        &self,
+        call: &Call,
+        expr: Expr,
+        grid: StepGrid,
+        end_ms: i64,
+        is_instant: bool,
+        lookback_ms: Option<i64>,
+    ) -> Result<Outcome, QueryError> {
+        let inner = &self.inner;
         let parsed = call.started.elapsed();
 
         let place = inner.evaluations.place(call.deadline).await?;
@@ -279,7 +292,7 @@ impl Frontend {
         let preparing = Instant::now();
         let context = EvalContext {
             tenant: call.tenant.clone(),
-            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
+            lookback_ms: lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
             subquery_step_ms: inner.subquery_step_ms.load(Ordering::Relaxed),
             end_ms,
             is_instant,
@@ -287,9 +300,7 @@ impl Frontend {
             budget: Arc::clone(&call.budget),
         };
         let needs = candidates::needs(&expr, grid, end_ms, context.lookback_ms, context.subquery_step_ms);
-        let source = self.source(&needs, &call).await?;
-        let shards = source.1;
-        let source = source.0;
+        let (source, shards) = self.source(&needs, call).await?;
         let prepared = preparing.elapsed();
 
         let evaluating = Instant::now();
@@ -332,9 +343,19 @@ impl Frontend {
             selectors.push(Vec::new());
         }
         let call = self.admit(kind, selectors_text(&selectors), options);
+        until_stopped(&call.active, self.run_lookup(&call, selectors, range, ask)).await
+    }
+
+    async fn run_lookup<T: Send + 'static>(
+        &self,
+        call: &Call,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        ask: impl FnOnce(&dyn SeriesSource, &[SelectRequest]) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
         let place = self.inner.lookups.place(call.deadline).await?;
         let needs: Vec<Need<'_>> = selectors.iter().map(|matchers| Need { matchers, range }).collect();
-        let (source, _) = self.source(&needs, &call).await?;
+        let (source, _) = self.source(&needs, call).await?;
         let request = |matchers| SelectRequest {
             tenant: call.tenant.clone(),
             matchers,
@@ -359,7 +380,7 @@ impl Frontend {
             deadline: started + options.timeout.map_or(limit, |asked| asked.min(limit)),
             started,
             budget,
-            _active: active,
+            active,
         }
     }
 
@@ -394,6 +415,19 @@ impl Frontend {
             metrics.failures.get_or_create(&ErrorLabel { error: error.kind() }).inc();
         }
         result
+    }
+}
+
+/// Runs a query until it ends or an operator cancels it.
+async fn until_stopped<T>(
+    active: &ActiveGuard,
+    run: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    tokio::select! {
+        result = run => result,
+        () = active.stopped.cancelled() => {
+            Err(QueryError::Cancelled("query was canceled in expression evaluation".into()))
+        }
     }
 }
 
