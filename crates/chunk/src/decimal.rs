@@ -28,6 +28,18 @@ pub(crate) fn unscaled(integer: i64) -> f64 {
     f64::from_bits(ROUNDER.to_bits().wrapping_add(integer.cast_unsigned())) - ROUNDER
 }
 
+/// The integer nearest to `value` × 10^`exponent`, and its decimal as [`unscaled`] and division give it. `None` for
+/// what is not finite or has too many digits.
+pub(crate) fn nearest(value: f64, exponent: u8) -> Option<(i64, f64)> {
+    let power = POWERS[usize::from(exponent)];
+    let shifted = value * power;
+    // False for NaN too.
+    (shifted.abs() < LIMIT).then(|| {
+        let (int, _) = scaled(value, power);
+        (int, unscaled(int) / power)
+    })
+}
+
 /// The smallest exponent at least `from` at which `value` is exact.
 fn exponent_of(value: f64, from: u8) -> Option<u8> {
     if value == 0.0 || !value.is_finite() {

@@ -4,6 +4,7 @@
 //! ```text
 //! constant      tag | the bits, big endian, without trailing zero bytes
 //! decimal       packed integers (pack.rs); value = integer / 10^exponent
+//! near decimal  the same, then packed integers: how many floats further the value is (sums of decimals drift so)
 //! ordered bits  packed integers whose order is that of the floats
 //! raw           tag | 8 bytes a value, little endian
 //!
@@ -14,8 +15,8 @@
 use crate::bytes::{Reader, expect_empty, push_varint};
 use crate::{ChunkError, Encoder, decimal, pack};
 
-/// The coding of a column: its first byte's low four bits. 2, 4, 5 and 7 are kept for decimals with a residual,
-/// a reference to another column, families of histogram buckets, and pco.
+/// The coding of a column: its first byte's low four bits. 4 is a reference
+/// to another column (see the page), 5 and 7 are kept for families of histogram buckets and for pco.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Tag {
@@ -23,6 +24,8 @@ pub enum Tag {
     Constant = 0,
     /// Decimals as integers.
     Decimal = 1,
+    /// Decimals as integers, and the small distances of the values from them.
+    NearDecimal = 2,
     /// The bits of the floats as integers of the same order.
     OrderedBits = 3,
     /// Eight bytes a row.
@@ -61,27 +64,35 @@ pub(crate) fn encode(encoder: &mut Encoder, values: &[f64], out: &mut Vec<u8>) -
         return Tag::Constant;
     }
     let start = out.len();
-    let mut tag = Tag::OrderedBits;
     let mut misses = std::mem::take(&mut encoder.misses);
+    let mut tag = Tag::Raw;
     if let Some(exponent) = decimal::detect(values, &mut encoder.ints, &mut misses) {
         tag = Tag::Decimal;
         encoder.packed(values, &misses, tag, exponent, out);
-        if out.len() - start > 5 * values.len() {
-            // Many digits or many exceptions: perhaps the bits themselves are shorter.
-            let mut spare = std::mem::take(&mut encoder.spare);
-            spare.clear();
-            order(values, &mut encoder.ints, &mut misses);
-            encoder.packed(values, &misses, Tag::OrderedBits, 0, &mut spare);
-            if spare.len() < out.len() - start {
-                tag = Tag::OrderedBits;
+    }
+    if tag == Tag::Raw || out.len() - start > 5 * values.len() || misses.len() > values.len() / 8 {
+        // Not decimals, or many digits or exceptions.
+        let mut spare = std::mem::take(&mut encoder.spare);
+        let mut keep_smaller = |candidate: Tag, spare: &mut Vec<u8>, out: &mut Vec<u8>| {
+            if tag == Tag::Raw || spare.len() < out.len() - start {
+                tag = candidate;
                 out.truncate(start);
-                out.extend_from_slice(&spare);
+                out.extend_from_slice(spare);
             }
-            encoder.spare = spare;
+            spare.clear();
+        };
+        spare.clear();
+        let mut distances = std::mem::take(&mut encoder.distances);
+        if let Some(exponent) = near(values, &mut encoder.ints, &mut distances, &mut misses) {
+            encoder.packed(values, &misses, Tag::NearDecimal, exponent, &mut spare);
+            encoder.packer.encode(&distances, Tag::Integers as u8, 0, &[], &mut spare);
+            keep_smaller(Tag::NearDecimal, &mut spare, out);
         }
-    } else {
+        encoder.distances = distances;
         order(values, &mut encoder.ints, &mut misses);
-        encoder.packed(values, &misses, tag, 0, out);
+        encoder.packed(values, &misses, Tag::OrderedBits, 0, &mut spare);
+        keep_smaller(Tag::OrderedBits, &mut spare, out);
+        encoder.spare = spare;
     }
     encoder.misses = misses;
     if out.len() - start > 8 * values.len() + 1 {
@@ -108,6 +119,49 @@ impl Encoder {
         write_exceptions(&self.exceptions, &mut self.exception_bytes);
         self.packer.encode(&self.ints, tag as u8, exponent, &self.exception_bytes, out);
     }
+}
+
+/// How many floats may lie between an ordinary value and its decimal.
+const NEAR: u64 = 1 << 10;
+
+/// Fills `ints` with the decimals nearest to `values` at one exponent, `distances` with what they are off, counted in
+/// floats, and `misses` with the positions that have none. `None` when values are not near decimals.
+#[allow(clippy::cast_possible_truncation, reason = "columns have at most 2^16 rows")]
+fn near(values: &[f64], ints: &mut Vec<i64>, distances: &mut Vec<i64>, misses: &mut Vec<u32>) -> Option<u8> {
+    let distance =
+        |value: f64, decimal: f64| ordered(value.to_bits()).wrapping_sub(ordered(decimal.to_bits()));
+    let (mut exponent, mut failures) = (0, 0);
+    for i in 0..values.len().min(8) {
+        let value = values[i * values.len() / values.len().min(8)];
+        let fits = |e: &u8| {
+            decimal::nearest(value, *e)
+                .is_some_and(|(_, decimal)| distance(value, decimal).unsigned_abs() <= NEAR)
+        };
+        if value.is_finite() && !fits(&exponent) {
+            match (exponent..=decimal::MAX_EXPONENT).find(fits) {
+                Some(found) => exponent = found,
+                None => failures += 1,
+            }
+        }
+    }
+    if failures > 1 {
+        return None;
+    }
+    ints.clear();
+    distances.clear();
+    misses.clear();
+    let mut last = values.iter().find_map(|v| decimal::nearest(*v, exponent)).map_or(0, |(int, _)| int);
+    for (at, &value) in values.iter().enumerate() {
+        if let Some((int, decimal)) = decimal::nearest(value, exponent) {
+            last = int;
+            distances.push(distance(value, decimal));
+        } else {
+            misses.push(at as u32);
+            distances.push(0);
+        }
+        ints.push(last);
+    }
+    Some(exponent)
 }
 
 /// Fills `ints` with the ordered bits of `values`; those that are not finite are set aside as `misses`, their
@@ -188,7 +242,9 @@ pub(crate) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(
     let tag = *bytes.first().ok_or(ChunkError::Truncated(0))?;
     let mut reader = Reader::new(bytes);
     match tag & 15 {
-        tag if tag == Tag::Decimal as u8 || tag == Tag::OrderedBits as u8 => {}
+        tag if tag == Tag::Decimal as u8
+            || tag == Tag::NearDecimal as u8
+            || tag == Tag::OrderedBits as u8 => {}
         0 if tag == 0 => {
             let rest = &bytes[1..];
             let mut word = [0; 8];
@@ -211,6 +267,7 @@ pub(crate) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(
     let exceptions = if head.has_exceptions { read_exceptions(&mut reader, count)? } else { Vec::new() };
     let start = out.len();
     out.reserve(count);
+    let power = *decimal::POWERS.get(usize::from(head.exponent)).ok_or(ChunkError::Invalid("exponent"))?;
     if head.tag == Tag::OrderedBits as u8 {
         if head.exponent != 0 {
             return Err(ChunkError::Invalid("exponent"));
@@ -223,10 +280,21 @@ pub(crate) fn decode(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<(
             out.extend(block.iter().map(|int| decimal::unscaled(*int)));
         })?;
     } else {
-        let power =
-            *decimal::POWERS.get(usize::from(head.exponent)).ok_or(ChunkError::Invalid("exponent"))?;
         pack::decode(&head, &mut reader, count, |block| {
             out.extend(block.iter().map(|int| decimal::unscaled(*int) / power));
+        })?;
+    }
+    if head.tag == Tag::NearDecimal as u8 {
+        let head = pack::Head::read(&mut reader)?;
+        if head.tag != Tag::Integers as u8 || head.has_exceptions || head.exponent != 0 {
+            return Err(ChunkError::Invalid("distances"));
+        }
+        let mut values = out[start..].iter_mut();
+        pack::decode(&head, &mut reader, count, |block| {
+            for (distance, value) in block.iter().zip(values.by_ref()) {
+                let bits = ordered(value.to_bits()).wrapping_add(*distance);
+                *value = f64::from_bits(ordered(bits.cast_unsigned()).cast_unsigned());
+            }
         })?;
     }
     for run in &exceptions {

@@ -10,7 +10,7 @@
 //! | `bits.rs` | 32 integers of equal width ⇄ bits |
 //! | `pack.rs` | integers ⇄ differences ⇄ mini-blocks with patches |
 //! | `decimal.rs` | floats that are decimals ⇄ integers |
-//! | `float.rs` | columns of floats: constant, decimal, ordered bits, raw, and exceptions |
+//! | `float.rs` | columns of floats: constant, decimal, near decimal, ordered bits, raw, and exceptions |
 //! | `histogram.rs` | columns of native histograms |
 //!
 //! No label, index, file or clock is known here. The bytes are drawn in `crates/storage/FORMAT.md`; the choice
@@ -60,6 +60,7 @@ pub enum ChunkError {
 pub struct Encoder {
     packer: pack::Packer,
     ints: Vec<i64>,
+    distances: Vec<i64>,
     misses: Vec<u32>,
     exceptions: Vec<float::Exception>,
     exception_bytes: Vec<u8>,

@@ -11,6 +11,10 @@
 //!                            or: 0x80 | width | patch byte | packed | positions | patches packed
 //! ```
 //! All arithmetic wraps, so any `i64` is coded exactly.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of bits, and of values in a mini-block, are below 2^8"
+)]
 
 use crate::ChunkError;
 use crate::bits::{self, BLOCK, Block};

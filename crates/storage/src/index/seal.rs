@@ -40,8 +40,7 @@ pub(super) const LIST: u64 = 2;
 /// Appends the sealed form of `index`.
 pub(super) fn seal(index: &MemIndex, out: &mut Vec<u8>) -> Result<(), IndexError> {
     let start = out.len();
-    let mut block = Vec::new();
-    block.resize(HEADER_LEN, 0);
+    let mut block = vec![0; HEADER_LEN];
 
     let mut names: Vec<_> = index.names_in_use().collect();
     names.sort_unstable_by(|a, b| a.1.text.cmp(&b.1.text));

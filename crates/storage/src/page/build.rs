@@ -6,7 +6,7 @@ use chunk::Encoder;
 use model::{Exemplar, Histogram};
 
 use super::format::{
-    ColumnEntry, EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, STARTS, SeriesEntry, Table, push_varint,
+    ColumnEntry, EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, SAME_AS, STARTS, SeriesEntry, Table, push_varint,
 };
 use super::{MAX_ROWS, MAX_SERIES, PageError, PageMeta, presence};
 
@@ -115,23 +115,22 @@ impl PageBuilder {
         let flags = if input.histograms.is_empty() { 0 } else { HISTOGRAMS }
             | if has_starts { STARTS } else { 0 }
             | if input.exemplars.is_empty() { 0 } else { EXEMPLARS };
+        let rows = input.stamps.len();
         if flags & MORE == 0 {
             self.encoder.values(input.values, &mut self.body);
+            self.refer_to_equal(rows, start);
         } else {
             self.add_parts(input, flags);
         }
         let column = self.column(input.stamps);
-        let rows = input.stamps.len();
         let len = self.body.len() - start;
         self.series.push(SeriesEntry { slot: input.slot, flags, column, rows, start, len });
-        for times in [
-            input.stamps.first().copied().zip(input.stamps.last().copied()),
-            input.exemplars.first().map(|e| e.timestamp).zip(input.exemplars.last().map(|e| e.timestamp)),
-        ] {
-            if let Some((first, last)) = times {
-                self.min_time = self.min_time.min(first);
-                self.max_time = self.max_time.max(last);
-            }
+        let of_stamps = input.stamps.first().zip(input.stamps.last());
+        let of_exemplars = input.exemplars.first().zip(input.exemplars.last());
+        let of_exemplars = of_exemplars.map(|(first, last)| (&first.timestamp, &last.timestamp));
+        for (first, last) in of_stamps.into_iter().chain(of_exemplars) {
+            self.min_time = self.min_time.min(*first);
+            self.max_time = self.max_time.max(*last);
         }
         self.samples += rows as u64;
         Ok(())
@@ -159,6 +158,23 @@ impl PageBuilder {
             Some("its exemplars are not ascending")
         } else {
             None
+        }
+    }
+
+    /// Replaces the values from `start` on by a reference if an earlier series has the same (as the count of a
+    /// histogram and its bucket +Inf have).
+    fn refer_to_equal(&mut self, rows: usize, start: usize) {
+        let (before, values) = self.body.split_at(start);
+        if values.len() <= 2 {
+            return;
+        }
+        let equal = self.series.iter().position(|other| {
+            (other.len, other.rows, other.flags & MORE) == (values.len(), rows, 0)
+                && before[other.start..other.start + other.len] == *values
+        });
+        if let Some(position) = equal.and_then(|at| u8::try_from(at).ok()) {
+            self.body.truncate(start);
+            self.body.extend_from_slice(&[SAME_AS, position]);
         }
     }
 

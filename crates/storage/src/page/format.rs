@@ -27,6 +27,10 @@ const ALL_FLAGS: u8 = 63;
 /// Parts that follow the values; when a series has any, the length of its values is written too.
 pub(super) const MORE: u8 = HISTOGRAMS | STARTS | EXEMPLARS;
 
+/// The first byte of values that are those of an earlier series, whose position is the second and last byte. No
+/// coding of the chunk crate has this tag.
+pub(super) const SAME_AS: u8 = 4;
+
 /// A column of stamps in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ColumnEntry {

@@ -88,6 +88,18 @@ pub(super) fn read(
     if out.len() - start == rows { Ok(()) } else { Err(PageError::Format("number of rows")) }
 }
 
+/// Passes over what [`write`] wrote for a column of `rows` stamps.
+pub(super) fn skip(reader: &mut Reader<'_>, rows: usize) -> Result<(), PageError> {
+    let runs = reader.varlen(rows)?;
+    if runs == 0 {
+        reader.take(rows.div_ceil(8))?;
+    }
+    for _ in 0..2 * runs {
+        reader.varint()?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +114,9 @@ mod tests {
         let mut reader = Reader { bytes: &bytes, at: 0 };
         read(&mut reader, column, subset.len(), &mut out).unwrap();
         assert_eq!(out, subset);
+        assert_eq!(reader.at, bytes.len());
+        reader.at = 0;
+        skip(&mut reader, column.len()).unwrap();
         assert_eq!(reader.at, bytes.len());
         Some(bytes.len())
     }

@@ -3,7 +3,7 @@
 use model::seam::SeriesData;
 use model::{Exemplar, Labels, TimeRange};
 
-use super::format::{EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, Reader, STARTS, SeriesEntry, Table};
+use super::format::{EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, Reader, SAME_AS, STARTS, SeriesEntry, Table};
 use super::{MAX_ROWS, PageError, PageMeta, presence};
 
 /// What the table of a page says of a series.
@@ -140,7 +140,10 @@ impl<B: AsRef<[u8]>> PageReader<B> {
         }
         let damaged = |error| PageError::Series { slot: entry.slot, error };
         let before = out.stamps.len();
-        let column_bytes = if entry.flags & MORE == 0 { reader.rest() } else { reader.part()? };
+        let column_bytes = match reader.values(entry)? {
+            [SAME_AS, position] => self.values_of(usize::from(*position), entry)?,
+            bytes => bytes,
+        };
         if (low, high) == (0, entry.rows) {
             out.values.truncate(before);
             chunk::decode_values(column_bytes, entry.rows, &mut out.values).map_err(damaged)?;
@@ -193,9 +196,7 @@ impl<B: AsRef<[u8]>> PageReader<B> {
         let damaged = |error| PageError::Series { slot: entry.slot, error };
         let mut reader = Reader { bytes: self.blob(entry), at: 0 };
         if entry.flags & PRESENCE != 0 {
-            self.decode_column(entry.column, scratch)?;
-            scratch.stamps.clear();
-            presence::read(&mut reader, &scratch.columns[entry.column], entry.rows, &mut scratch.stamps)?;
+            presence::skip(&mut reader, self.table.columns[entry.column].rows)?;
         }
         reader.part()?;
         if entry.flags & HISTOGRAMS != 0 {
@@ -220,6 +221,19 @@ impl<B: AsRef<[u8]>> PageReader<B> {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the values of an earlier series that `entry` refers to.
+    fn values_of(&self, index: usize, entry: &SeriesEntry) -> Result<&[u8], PageError> {
+        let other = self.entry(index)?;
+        let mut reader = Reader { bytes: self.blob(other), at: 0 };
+        if other.flags & PRESENCE != 0 {
+            presence::skip(&mut reader, self.table.columns[other.column].rows)?;
+        }
+        if other.rows != entry.rows || other.flags & MORE != 0 {
+            return Err(PageError::Format("reference to another series"));
+        }
+        reader.values(other)
     }
 
     fn entry(&self, index: usize) -> Result<&SeriesEntry, PageError> {
@@ -248,5 +262,12 @@ impl<B: AsRef<[u8]>> PageReader<B> {
         }
         scratch.decoded |= 1 << column;
         Ok(())
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The bytes of a series' values, which stand here.
+    fn values(&mut self, entry: &SeriesEntry) -> Result<&'a [u8], PageError> {
+        if entry.flags & MORE == 0 { Ok(self.rest()) } else { self.part() }
     }
 }

@@ -17,6 +17,8 @@ enum Value {
 }
 
 type Series = BTreeMap<i64, (Value, i64)>;
+/// A series with the precedence of each sample.
+type Ranked = BTreeMap<i64, (Precedence, (Value, i64))>;
 type ExemplarKey = (i64, u64, Vec<u8>);
 
 fn histogram(sum: u64) -> Arc<Histogram> {
@@ -242,7 +244,7 @@ proptest! {
     ) {
         // Later pages are further on in time but may overlap; each has a sequence of its own.
         let mut pages = Vec::new();
-        let mut expected: BTreeMap<u32, BTreeMap<i64, (Precedence, (Value, i64))>> = BTreeMap::new();
+        let mut expected: BTreeMap<u32, Ranked> = BTreeMap::new();
         let mut expected_exemplars: BTreeMap<u32, Vec<ExemplarKey>> = BTreeMap::new();
         let masks: Vec<(usize, Mask)> =
             masks.into_iter().map(|(at, slot, range)| (at.index(contents.len()), Mask { slot, range })).collect();
@@ -341,21 +343,68 @@ fn neighbours_share_their_stamps() {
 }
 
 #[test]
+fn equal_values_are_stored_once() {
+    let stamps: Vec<i64> = (0..100).collect();
+    let values: Vec<f64> = (0..100).map(|i| f64::from(i * i % 17)).collect();
+    let mut builder = PageBuilder::new();
+    let mut sizes = Vec::new();
+    for copies in [1, 3] {
+        builder.begin(PageMeta::in_order(LogIndex(1)));
+        for slot in 0..copies {
+            // The second misses rows in the middle, so that it has other stamps, and then equal values.
+            let gap = if slot == 1 { 30..40 } else { 0..0 };
+            let rows = || (0..100).filter(|row| !gap.contains(row));
+            let stamps: Vec<i64> = rows().map(|row| stamps[row]).collect();
+            let values: Vec<f64> = rows().map(|row| values[row % 50]).collect();
+            builder
+                .add(&SeriesInput {
+                    slot: 2 * slot,
+                    stamps: &stamps,
+                    values: &values,
+                    ..SeriesInput::default()
+                })
+                .unwrap();
+            builder
+                .add(&SeriesInput {
+                    slot: 2 * slot + 1,
+                    stamps: &stamps,
+                    values: &values,
+                    ..SeriesInput::default()
+                })
+                .unwrap();
+        }
+        let mut page = Vec::new();
+        builder.finish(&mut page).unwrap();
+        let content = read(&page, TimeRange::ALL);
+        for slot in 0..copies {
+            assert_eq!(content[&(2 * slot)], content[&(2 * slot + 1)]);
+            assert_eq!(content[&(2 * slot)].0.len(), if slot == 1 { 90 } else { 100 });
+            assert_eq!(content[&(2 * slot)].0[&45].0, Value::Float(values[45].to_bits()));
+        }
+        sizes.push(page.len());
+    }
+    assert!(sizes[1] < 2 * sizes[0] + 40, "{sizes:?}");
+}
+
+#[test]
 fn what_does_not_belong_into_a_page_is_refused() {
     let mut builder = PageBuilder::new();
     builder.begin(PageMeta::late(LogIndex(1)));
     assert_eq!(builder.finish(&mut Vec::new()), Err(PageError::Format("number of series")));
     let good = SeriesInput { slot: 3, stamps: &[1, 2], values: &[1.0, 2.0], ..SeriesInput::default() };
     builder.add(&good).unwrap();
-    let mut refuse = |input: SeriesInput<'_>, what: &'static str| {
-        assert_eq!(builder.add(&input), Err(PageError::Input { slot: input.slot, what }));
+    let mut refuse = |input: &SeriesInput<'_>, what: &'static str| {
+        assert_eq!(builder.add(input), Err(PageError::Input { slot: input.slot, what }));
     };
-    refuse(good, "slots are not ascending");
+    refuse(&good, "slots are not ascending");
     let good = SeriesInput { slot: 9, ..good };
-    refuse(SeriesInput { stamps: &[2, 2], ..good }, "its stamps are not ascending");
-    refuse(SeriesInput { values: &[1.0], ..good }, "its columns differ in length");
-    refuse(SeriesInput { starts: &[1], ..good }, "its columns differ in length");
-    refuse(SeriesInput { stamps: &[], values: &[], ..good }, "it has no samples");
-    refuse(SeriesInput { histograms: &[(2, histogram(0))], ..good }, "its histograms are not ascending rows");
+    refuse(&SeriesInput { stamps: &[2, 2], ..good }, "its stamps are not ascending");
+    refuse(&SeriesInput { values: &[1.0], ..good }, "its columns differ in length");
+    refuse(&SeriesInput { starts: &[1], ..good }, "its columns differ in length");
+    refuse(&SeriesInput { stamps: &[], values: &[], ..good }, "it has no samples");
+    refuse(
+        &SeriesInput { histograms: &[(2, histogram(0))], ..good },
+        "its histograms are not ascending rows",
+    );
     assert_eq!(builder.len(), 1);
 }
