@@ -1,37 +1,106 @@
 //! RE2 expressions as Prometheus uses them: fully anchored, `.` matches newlines, Go's syntax and classes.
 //!
-//! Patterns are translated from Go's syntax to that of the `regex` crate, since both accept texts that the
-//! other rejects and give some the other meaning.
+//! Patterns are read by our own parser of Go's syntax (`syntax.rs`), since Go and the `regex` crate each accept
+//! texts that the other rejects and give some another meaning. The tree is written out for the `regex` crate
+//! (`translate.rs`) and looked through for patterns that need no engine at all (`plan.rs`): literals, sets of
+//! literals, prefixes, suffixes, parts. Both engines take linear time, so no pattern is a trap.
+//!
+//! Not here: replacement templates (`relabel`, `engine`).
 
-use std::sync::LazyLock;
+mod fold;
+mod plan;
+mod syntax;
+mod translate;
+mod unicode;
+
+use std::sync::{Arc, LazyLock};
+
+use plan::Plan;
+
+/// Bytes that a compiled expression may take.
+const SIZE_LIMIT: usize = 10 << 20;
+/// Bytes that the cache of a lazy DFA may take.
+const DFA_SIZE_LIMIT: usize = 4 << 20;
 
 /// Why a pattern is not accepted; the text is what Go's `regexp` would say where it would say something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RegexError(pub String);
 
-/// A compiled, fully anchored expression.
+impl RegexError {
+    fn new(reason: &str, part: &str) -> Self {
+        Self(format!("error parsing regexp: {reason}: `{part}`"))
+    }
+}
+
+/// A fully anchored expression. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Regex {
-    regex: regex::Regex,
+    plan: Arc<Plan>,
+    /// Missing when the plan needs no engine and no captures were asked for.
+    engine: Option<regex::Regex>,
 }
 
 impl Regex {
-    /// Compiles `pattern` anchored at both ends.
+    /// Compiles `pattern` anchored at both ends, for matching and captures.
     pub fn anchored(pattern: &str) -> Result<Self, RegexError> {
-        let regex = regex::Regex::new(&format!("^(?s:{pattern})$")).map_err(|e| RegexError(e.to_string()))?;
-        Ok(Self { regex })
+        let tree = syntax::parse(pattern)?;
+        let engine = Some(compile(pattern, &tree)?);
+        Ok(Self { plan: Arc::new(plan::of(&tree)), engine })
+    }
+
+    /// As [`Regex::anchored`], but only for matching: patterns that need no engine are not compiled, which saves
+    /// most of the time and lets sets of literals be large. [`Regex::captures`] then gives `None`.
+    pub fn matching(pattern: &str) -> Result<Self, RegexError> {
+        let tree = syntax::parse(pattern)?;
+        let plan = plan::of(&tree);
+        let engine = if plan.needs_engine() { Some(compile(pattern, &tree)?) } else { None };
+        Ok(Self { plan: Arc::new(plan), engine })
     }
 
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        match (self.plan.decide(text), &self.engine) {
+            (Some(answer), _) => answer,
+            (None, Some(engine)) => engine.is_match(text),
+            (None, None) => false,
+        }
     }
 
     /// The groups of a match of the whole of `text`, or `None` when it does not match.
     pub fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
-        self.regex.captures(text)
+        if self.plan.decide(text) == Some(false) {
+            return None;
+        }
+        self.engine.as_ref()?.captures(text)
     }
+
+    /// All texts that match, sorted and each once, when they are finitely many and not too many to list.
+    pub fn set_matches(&self) -> Option<&[String]> {
+        self.plan.set()
+    }
+
+    /// What every text that matches begins with; empty when that is not known.
+    pub fn literal_prefix(&self) -> &str {
+        self.plan.prefix()
+    }
+
+    /// Whether every text matches, as with `.*`.
+    pub fn matches_all(&self) -> bool {
+        self.plan.is_all()
+    }
+}
+
+fn compile(pattern: &str, tree: &syntax::Node) -> Result<regex::Regex, RegexError> {
+    regex::RegexBuilder::new(&translate::anchored(tree))
+        .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(DFA_SIZE_LIMIT)
+        .nest_limit(4 * syntax::MAX_DEPTH as u32)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => RegexError::new("expression too large", pattern),
+            other => RegexError(format!("error parsing regexp: {other}")),
+        })
 }
 
 /// Whether Go prints `c` as it is between quotes (`unicode.IsPrint`): letters, marks, numbers, punctuation,

@@ -121,8 +121,10 @@ impl<'a> Lexer<'a> {
             '=' => Kind::Equal,
             '!' if self.accept(b'=') => Kind::Operator(BinaryOp::Ne),
             '!' => {
-                return self
-                    .fail(self.start, format!("unexpected character after '!': {}", quote_next(self.peek())));
+                return self.fail(
+                    self.start,
+                    format!("unexpected character after '!': {}", quote_next(self.peek())),
+                );
             }
             '<' if self.accept(b'=') => Kind::Operator(BinaryOp::Le),
             '<' if self.accept(b'/') => Kind::Operator(BinaryOp::TrimUpper),

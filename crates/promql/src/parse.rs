@@ -136,6 +136,8 @@ pub(crate) struct Parser<'a> {
     lexer: Lexer<'a>,
     /// The token to look at next.
     token: Token,
+    /// What is wrong where [`Kind::Error`] stands.
+    lex_error: Option<String>,
     /// Where the last token taken ends.
     last_end: u32,
     pub(crate) findings: Findings,
@@ -152,6 +154,7 @@ impl<'a> Parser<'a> {
             options,
             lexer: Lexer::new(text, options.unquoted_utf8_names),
             token: Token { kind: Kind::Eof, span: Span::default() },
+            lex_error: None,
             last_end: 0,
             findings: Findings::default(),
             depth: 0,
@@ -181,13 +184,12 @@ impl<'a> Parser<'a> {
     fn advance(&mut self) -> Parsed<Token> {
         let taken = self.token;
         self.last_end = taken.span.end;
-        match self.lexer.next_token() {
-            Ok(token) => {
-                self.token = token;
-                Ok(taken)
-            }
-            Err((span, message)) => self.stop(span, message),
-        }
+        self.token = self.lexer.next_token().unwrap_or_else(|(span, message)| {
+            // Reported when it is looked at: what is wrong with the tokens before it comes first.
+            self.lex_error = Some(message);
+            Token { kind: Kind::Error, span }
+        });
+        Ok(taken)
     }
 
     /// Takes the next token when it is of `kind`.
@@ -214,6 +216,9 @@ impl<'a> Parser<'a> {
 
     /// Records that the next token cannot stand here.
     fn unexpected<T>(&mut self, context: Option<Context>) -> Parsed<T> {
+        if let Some(message) = self.lex_error.take() {
+            return self.stop(self.token.span, message);
+        }
         let mut message = format!("unexpected {}", self.token.describe(self.slice(self.token.span)));
         match context {
             Some(Context { place, expected }) => {

@@ -7,6 +7,8 @@ use crate::quote::quote;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Eof,
+    /// The text is no PromQL from here on.
+    Error,
     Comma,
     Colon,
     LeftParen,

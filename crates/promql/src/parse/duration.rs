@@ -38,10 +38,21 @@ impl Parser<'_> {
                 self.duration_operators(signed, 0, context)
             }
             _ => {
-                let operand = self.duration_primary(context)?;
+                let operand = match self.token.kind {
+                    Kind::Number | Kind::Duration => self.duration_literal()?,
+                    _ => self.duration_primary(context)?,
+                };
                 Ok(self.apply_sign(minus, sign.span, operand))
             }
         }
+    }
+
+    /// A number or duration of any size.
+    fn duration_literal(&mut self) -> Parsed<DurationExpr> {
+        let token = self.token;
+        let (seconds, is_duration) = self.number_value(token);
+        self.advance()?;
+        Ok(DurationExpr { kind: DurationKind::Number(seconds, is_duration), span: token.span })
     }
 
     /// A duration expression whose operators outside of parentheses bind at least as tightly as `min`.
@@ -86,6 +97,9 @@ impl Parser<'_> {
             } else {
                 self.duration(level + 1, context)?
             };
+            if self.token.kind == Kind::Error {
+                return self.unexpected(None);
+            }
             let by_zero = matches!(rhs.kind, DurationKind::Number(0.0, _));
             let failed = match duration_op {
                 DurationOp::Div if by_zero => Some("division by zero"),

@@ -97,7 +97,12 @@ impl Parser<'_> {
                     Keyword::GroupLeft => Cardinality::ManyToOne,
                     _ => Cardinality::OneToMany,
                 };
-                if self.token.kind == Kind::LeftParen {
+                let fills = matches!(
+                    self.token.kind,
+                    Kind::Keyword(Keyword::Fill | Keyword::FillLeft | Keyword::FillRight)
+                );
+                // Without labels, the right side must follow, or a filling.
+                if self.token.kind == Kind::LeftParen || !fills && !self.token.kind.starts_expression() {
                     matching.include = self.grouping_labels()?;
                 }
             }
@@ -222,6 +227,9 @@ impl Parser<'_> {
         args.push(self.nested(|p| p.expr(0))?);
         while self.token.kind == Kind::Comma {
             let comma = self.advance()?;
+            if self.token.kind == Kind::Error {
+                return self.unexpected(None);
+            }
             if !self.token.kind.starts_expression() {
                 self.findings.push(comma.span, "trailing commas not allowed in function call args");
                 break;
@@ -238,6 +246,9 @@ impl Parser<'_> {
         let mut grouping = self.grouping()?;
         let args = self.arguments()?;
         if grouping.is_none() {
+            if self.token.kind == Kind::Error {
+                return self.unexpected(None);
+            }
             grouping = self.grouping()?;
         }
         self.open_aggregations -= 1;
