@@ -307,7 +307,7 @@ fn salvage_keeps_what_is_whole() {
     log.read(G1, 0, 25, usize::MAX).expect("entries before are whole");
     assert!(matches!(log.read(G1, 20, 30, usize::MAX), Err(LogError::Damaged { .. })));
     drop(log);
-    let report = NodeLog::salvage(Arc::new(files.clone()), small()).expect("salvages");
+    let report = NodeLog::salvage(Arc::new(files.clone()), small(), &[]).expect("salvages");
     assert_eq!(report.len(), 1);
     let lost = &report[0];
     assert_eq!((lost.group, lost.lost_from), (G1, Some(25)));

@@ -182,10 +182,15 @@ impl NodeLog {
     }
 
     /// Makes a damaged log usable: keeps of each group what is whole from its first entry on, gives up the rest,
-    /// writes all that into new segments and copies the old ones to a `quarantine` folder. The log must not be
-    /// open. Returns what was given up; groups that are whole are not listed.
-    pub fn salvage(files: Arc<dyn LogFiles>, config: LogConfig) -> Result<Vec<SalvagedGroup>, LogError> {
-        salvage::salvage(files, config)
+    /// writes all that into new segments and copies the old ones to a `quarantine` folder. `durable` says up to where
+    /// each group's state is stored elsewhere: nothing up to there is needed, and a group goes on from there at least.
+    /// The log must not be open. Returns what was given up; groups that are whole are not listed.
+    pub fn salvage(
+        files: Arc<dyn LogFiles>,
+        config: LogConfig,
+        durable: &[(GroupId, LogId)],
+    ) -> Result<Vec<SalvagedGroup>, LogError> {
+        salvage::salvage(files, config, durable)
     }
 
     /// The groups in the log, sorted, with what is damaged of them.

@@ -28,7 +28,11 @@ pub struct SalvagedGroup {
     pub kept_last: Option<LogId>,
 }
 
-pub(crate) fn salvage(files: Arc<dyn LogFiles>, config: LogConfig) -> Result<Vec<SalvagedGroup>, LogError> {
+pub(crate) fn salvage(
+    files: Arc<dyn LogFiles>,
+    config: LogConfig,
+    durable: &[(GroupId, LogId)],
+) -> Result<Vec<SalvagedGroup>, LogError> {
     let place = files.place();
     let mut found = scan::scan(&*files, true)?;
     let old: Vec<u64> = found.segments.keys().copied().collect();
@@ -36,6 +40,19 @@ pub(crate) fn salvage(files: Arc<dyn LogFiles>, config: LogConfig) -> Result<Vec
         files.quarantine(&segment_name(seq)).map_err(LogError::io(&place, "copy to the quarantine of"))?;
     }
     let mut report = Vec::new();
+    for &(id, durable) in durable {
+        let group = found.groups.entry(id).or_default();
+        if group.last().is_none_or(|last| last.index < durable.index) {
+            let what = format!(
+                "the log ends at {}, the stored state at {}",
+                group.last().map_or("nothing".to_owned(), |last| last.index.to_string()),
+                durable.index
+            );
+            let kept_last = Some(durable);
+            report.push(SalvagedGroup { group: id, what, lost_from: None, known_last: kept_last, kept_last });
+        }
+        group.purge(durable);
+    }
     for (id, group) in &mut found.groups {
         let Err(error) = group.check(*id) else { continue };
         let known_last = group.last();

@@ -1,0 +1,111 @@
+//! The threads that apply committed entries, so that Raft's runtime never does.
+//!
+//! A group's entries always go to the same thread, in order. A panic in a state machine stops its group, not the
+//! thread.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry as _;
+use openraft::storage::ApplyResponder;
+use parking_lot::Mutex;
+
+use crate::ReplicationError;
+use crate::coding::Mark;
+use crate::machine::Target;
+use crate::types::{Applied, Proposal, RaftEntry, StoredMembership, Types};
+
+/// Entries to apply to one state machine.
+pub(crate) struct Job {
+    pub(crate) target: Target,
+    pub(crate) mark: Mark,
+    pub(crate) entries: Vec<(RaftEntry, Option<ApplyResponder<Types>>)>,
+    pub(crate) done: tokio::sync::oneshot::Sender<io::Result<Mark>>,
+}
+
+/// The threads.
+pub(crate) struct ApplyPool {
+    senders: Mutex<Vec<Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ApplyPool {
+    pub(crate) fn start(threads: usize) -> Result<Arc<Self>, ReplicationError> {
+        let (mut senders, mut handles) = (Vec::new(), Vec::new());
+        for number in 0..threads.max(1) {
+            let (sender, receiver) = channel();
+            let thread = std::thread::Builder::new()
+                .name(format!("apply-{number}"))
+                .spawn(move || run(&receiver))
+                .map_err(ReplicationError::io("apply", "start a thread to"))?;
+            senders.push(sender);
+            handles.push(thread);
+        }
+        Ok(Arc::new(Self { senders: Mutex::new(senders), threads: Mutex::new(handles) }))
+    }
+
+    /// Hands a job to the thread of group `key`; the job is dropped (and its waiter told) after `stop`.
+    pub(crate) fn submit(&self, key: u64, job: Job) {
+        let senders = self.senders.lock();
+        if senders.is_empty() {
+            return;
+        }
+        let at = (key % senders.len() as u64) as usize;
+        // A dropped receiver means that the pool stops: the job's `done` is dropped with the job.
+        let _ = senders[at].send(job);
+    }
+
+    /// Lets the threads finish what they have, and ends them.
+    pub(crate) fn stop(&self) {
+        self.senders.lock().clear();
+        for thread in self.threads.lock().drain(..) {
+            // Panics are caught inside.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        let Job { target, mut mark, entries, done } = job;
+        let result = catch_unwind(AssertUnwindSafe(|| apply(&target, &mut mark, entries)));
+        let result = match result {
+            Ok(result) => result.map(|()| mark),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                Err(io::Error::other(format!("applying a log entry panicked: {text}")))
+            }
+        };
+        // The group may have been stopped meanwhile.
+        let _ = done.send(result);
+    }
+}
+
+fn apply(
+    target: &Target,
+    mark: &mut Mark,
+    entries: Vec<(RaftEntry, Option<ApplyResponder<Types>>)>,
+) -> io::Result<()> {
+    for (entry, responder) in entries {
+        let id = entry.log_id();
+        mark.last = Some(id);
+        let applied = match &entry.payload {
+            EntryPayload::Blank => target.skip(id.index(), &mark.encode()).map(|()| Applied::Nothing),
+            EntryPayload::Membership(membership) => {
+                mark.membership = StoredMembership::new(Some(id), membership.clone());
+                target.skip(id.index(), &mark.encode()).map(|()| Applied::Nothing)
+            }
+            EntryPayload::Normal(Proposal(bytes)) => target.apply(id.index(), bytes, &mark.encode()),
+        };
+        let applied = applied.map_err(io::Error::other)?;
+        if let Some(responder) = responder {
+            responder.send(applied);
+        }
+    }
+    Ok(())
+}

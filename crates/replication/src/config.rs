@@ -1,0 +1,70 @@
+//! Settings of this crate. Plain values: `server` fills them from flags and file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use storage::StoreConfig;
+use storage::log::LogConfig;
+
+/// How a node's replicas are run. Not live-reloadable, except where a setter of `Replication` says so.
+#[derive(Clone, Debug)]
+pub struct ReplicationConfig {
+    /// The data folder (`--storage.tsdb.path`), created when missing.
+    pub data_dir: PathBuf,
+    /// `--cluster.name`; `None` = not given: the name in the folder, or `isobar` for a new one. It can be set once.
+    pub cluster_name: Option<String>,
+    /// `--node.name`, for people.
+    pub node_name: String,
+    /// `--cluster.shards` of a cluster that is formed now; one that exists keeps its own. Default 8, at least 1.
+    pub shards: u32,
+    /// Free space of the file system below which writes are refused, bytes; `None` = min(5 %, 5 GiB).
+    pub min_free_bytes: Option<u64>,
+    /// Bytes of batches that may wait to be proposed or committed before writes are refused. Default 128 MiB.
+    pub max_waiting_bytes: usize,
+    /// How long a write or read waits for a leader or for replay before it fails as unavailable. Default 5 s.
+    pub leader_wait: Duration,
+    /// Bytes of batches that make a proposal full. Default 256 KiB.
+    pub entry_bytes: usize,
+    /// Least time between two proposals of a shard that are not full; a shard at rest proposes at once. Default 5 ms.
+    pub linger: Duration,
+    /// A shard with unflushed data is flushed at least this often. Default 5 min.
+    pub flush_age: Duration,
+    /// Unflushed bytes over all shards that make the largest ones flush. Default 64 MiB.
+    pub flush_bytes: u64,
+    /// Size of the node log that makes the shards that hold it back flush. Default 512 MiB.
+    pub log_bytes: u64,
+    /// How long samples are kept, ms; 0 = for ever. Default 15 days. Live: `Replication::set_retention`.
+    pub retention_ms: i64,
+    /// Series without a sample for this long leave the head, ms. Default 3 h.
+    pub idle_series_ms: i64,
+    /// Threads that apply committed entries. Default 2.
+    pub apply_threads: usize,
+    /// The node log's settings.
+    pub log: LogConfig,
+    /// Storage's settings.
+    pub store: StoreConfig,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            cluster_name: None,
+            node_name: String::new(),
+            shards: 8,
+            min_free_bytes: None,
+            max_waiting_bytes: 128 << 20,
+            leader_wait: Duration::from_secs(5),
+            entry_bytes: 256 << 10,
+            linger: Duration::from_millis(5),
+            flush_age: Duration::from_secs(300),
+            flush_bytes: 64 << 20,
+            log_bytes: 512 << 20,
+            retention_ms: 15 * 86_400_000,
+            idle_series_ms: 3 * 3_600_000,
+            apply_threads: 2,
+            log: LogConfig::default(),
+            store: StoreConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The data folder: layout, lock, identity, and the reasons not to open it.
+//!
+//! ```text
+//! data/LOCK         locked while a process uses the folder
+//!      NODE         who this is: text, one `key value` a line, a checksum on the last
+//!      log/         the node log
+//!      db/          storage's database
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use model::NodeId;
+
+use crate::ReplicationError;
+
+/// Version of the folder's layout.
+const FORMAT: u32 = 1;
+/// The name of a cluster that was given none.
+const DEFAULT_NAME: &str = "isobar";
+
+/// What the folder knows about who it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// Whether somebody chose that name.
+    pub name_chosen: bool,
+    /// The cluster, told apart from another one of the same name.
+    pub cluster_id: u64,
+    /// This node.
+    pub node: NodeId,
+    /// This node's replica of the meta group.
+    pub meta_replica: u64,
+}
+
+/// A data folder that this process has locked; the lock goes with the value.
+#[derive(Debug)]
+pub struct DataFolder {
+    dir: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Opens `dir`, creating it when it is missing or empty. `cluster_name` is the name that was asked for, if any.
+    /// Refuses a folder that is in use, of another cluster or a newer version, or that holds Prometheus blocks.
+    pub fn open(dir: &Path, cluster_name: Option<&str>) -> Result<Self, ReplicationError> {
+        let at = || dir.display().to_string();
+        std::fs::create_dir_all(dir).map_err(ReplicationError::io(at(), "create"))?;
+        refuse_foreign(dir)?;
+        let lock = lock(dir)?;
+        let identity = match read_identity(dir)? {
+            Some(found) => agree(dir, found, cluster_name)?,
+            None => {
+                refuse_headless(dir)?;
+                let identity = Identity {
+                    cluster_name: cluster_name.unwrap_or(DEFAULT_NAME).to_owned(),
+                    name_chosen: cluster_name.is_some(),
+                    cluster_id: random(),
+                    node: NodeId(random()),
+                    meta_replica: 1,
+                };
+                write_identity(dir, &identity)?;
+                identity
+            }
+        };
+        Ok(Self { dir: dir.to_path_buf(), identity, _lock: lock })
+    }
+
+    /// Who this folder belongs to.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of storage's database.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
+    /// The folder of the node log.
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+fn refused(dir: &Path, reason: impl Into<String>) -> ReplicationError {
+    ReplicationError::Refused { dir: dir.display().to_string(), reason: reason.into() }
+}
+
+/// A number that no other folder has: the standard library's hash keys are seeded by the system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish().max(1)
+}
+
+fn lock(dir: &Path) -> Result<File, ReplicationError> {
+    let path = dir.join("LOCK");
+    let at = || path.display().to_string();
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(ReplicationError::io(at(), "open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(refused(
+            dir,
+            "another process uses it; stop that one, or give each its own --storage.tsdb.path",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(ReplicationError::io(at(), "lock")(error)),
+    }
+}
+
+/// A folder of Prometheus is not touched.
+fn refuse_foreign(dir: &Path) -> Result<(), ReplicationError> {
+    let at = || dir.display().to_string();
+    let mut blocks = 0_usize;
+    let mut wal = false;
+    let mut own = false;
+    for entry in std::fs::read_dir(dir).map_err(ReplicationError::io(at(), "list"))? {
+        let entry = entry.map_err(ReplicationError::io(at(), "list"))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        own |= name == "NODE";
+        wal |= matches!(&*name, "wal" | "wbl" | "chunks_head");
+        let ulid = name.len() == 26 && name.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+        if ulid && entry.path().join("meta.json").try_exists().unwrap_or(false) {
+            blocks += 1;
+        }
+    }
+    if own || (blocks == 0 && !wal) {
+        return Ok(());
+    }
+    let what = if blocks > 0 {
+        format!("it holds {blocks} Prometheus blocks")
+    } else {
+        "it holds a Prometheus WAL".into()
+    };
+    Err(refused(
+        dir,
+        format!(
+            "{what}, which Isobar does not use in place; start with an empty folder \
+             (--storage.tsdb.path=OTHER) and bring the old data in with: isobar tsdb import --from={} --to=http://localhost:9090",
+            dir.display()
+        ),
+    ))
+}
+
+/// Data without a NODE file: somebody lost it, and a new identity would make the data unreadable.
+fn refuse_headless(dir: &Path) -> Result<(), ReplicationError> {
+    for part in ["log", "db"] {
+        let path = dir.join(part);
+        let filled = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+        if filled {
+            return Err(refused(
+                dir,
+                format!("it holds {part}/ but no NODE file; put the NODE file back from a copy"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn agree(dir: &Path, mut found: Identity, asked: Option<&str>) -> Result<Identity, ReplicationError> {
+    let Some(asked) = asked else { return Ok(found) };
+    if found.cluster_name == asked {
+        return Ok(found);
+    }
+    if found.name_chosen {
+        let name = &found.cluster_name;
+        return Err(refused(dir, format!("it belongs to cluster {name:?}, not {asked:?} (--cluster.name)")));
+    }
+    found.cluster_name = asked.to_owned();
+    found.name_chosen = true;
+    write_identity(dir, &found)?;
+    Ok(found)
+}
+
+fn checksum(text: &str) -> String {
+    // FNV-1a, 64 bits: enough to see that a small text file was damaged or edited.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+fn write_identity(dir: &Path, identity: &Identity) -> Result<(), ReplicationError> {
+    let path = dir.join("NODE");
+    let at = || path.display().to_string();
+    let mut text = format!(
+        "isobar-data {FORMAT}\ncluster-id {:016x}\nnode-id {:016x}\nmeta-replica {}\nname-chosen {}\ncluster-name {}\n",
+        identity.cluster_id,
+        identity.node.0,
+        identity.meta_replica,
+        identity.name_chosen,
+        identity.cluster_name
+    );
+    text += &format!("checksum {}\n", checksum(&text));
+    let new = dir.join("NODE.new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(ReplicationError::io(at(), "write"))
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, ReplicationError> {
+    let path = dir.join("NODE");
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|file| file.take(1 << 16).read_to_string(&mut text));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(refused(dir, "its NODE file is damaged; put it back from a copy"));
+        }
+        Err(error) => return Err(ReplicationError::io(path.display().to_string(), "read")(error)),
+        Ok(_) => {}
+    }
+    decode_identity(&text).map(Some).map_err(|reason| refused(dir, reason))
+}
+
+fn decode_identity(text: &str) -> Result<Identity, String> {
+    let damaged = || "its NODE file is damaged; put it back from a copy".to_owned();
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+            .map(str::to_owned)
+            .ok_or_else(damaged)
+    };
+    let format: u32 = value("isobar-data")?.parse().map_err(|_| damaged())?;
+    if format > FORMAT {
+        return Err(format!(
+            "it has format {format}, this program reads up to {FORMAT}; use the newer program"
+        ));
+    }
+    let body = text.rfind("checksum ").map(|at| &text[..at]).ok_or_else(damaged)?;
+    if checksum(body) != value("checksum")? {
+        return Err(damaged());
+    }
+    let hex = |text: String| u64::from_str_radix(&text, 16).map_err(|_| damaged());
+    Ok(Identity {
+        cluster_name: value("cluster-name")?,
+        name_chosen: value("name-chosen")? == "true",
+        cluster_id: hex(value("cluster-id")?)?,
+        node: NodeId(hex(value("node-id")?)?),
+        meta_replica: value("meta-replica")?.parse().map_err(|_| damaged())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(dir: &Path, name: Option<&str>) -> String {
+        DataFolder::open(dir, name).expect_err("refuses").to_string()
+    }
+
+    #[test]
+    fn a_folder_keeps_its_identity_and_takes_a_name_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("a/b");
+        let first = DataFolder::open(&dir, None).unwrap().identity().clone();
+        assert_eq!((first.cluster_name.as_str(), first.name_chosen), ("isobar", false));
+        assert_eq!(*DataFolder::open(&dir, None).unwrap().identity(), first);
+        let named = DataFolder::open(&dir, Some("eu")).unwrap().identity().clone();
+        assert_eq!((named.cluster_name.as_str(), named.cluster_id), ("eu", first.cluster_id));
+        assert_eq!(DataFolder::open(&dir, None).unwrap().identity().cluster_name, "eu");
+        assert!(error(&dir, Some("us")).contains(r#"belongs to cluster "eu", not "us""#));
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = DataFolder::open(temp.path(), None).unwrap();
+        assert!(error(temp.path(), None).contains("another process uses it"));
+        drop(first);
+        DataFolder::open(temp.path(), None).unwrap();
+    }
+
+    #[test]
+    fn prometheus_folders_are_refused_with_the_command() {
+        let temp = tempfile::tempdir().unwrap();
+        let block = temp.path().join("01HQ3X9T4ZC9W3K5D2S8M7N6P5");
+        std::fs::create_dir(&block).unwrap();
+        std::fs::write(block.join("meta.json"), "{}").unwrap();
+        let text = error(temp.path(), None);
+        assert!(
+            text.contains("holds 1 Prometheus blocks") && text.contains("isobar tsdb import --from="),
+            "{text}"
+        );
+        assert!(!temp.path().join("LOCK").try_exists().unwrap(), "nothing is written into it");
+    }
+
+    #[test]
+    fn damage_newer_formats_and_lost_identities_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(DataFolder::open(temp.path(), None).unwrap());
+        let path = temp.path().join("NODE");
+        let text = std::fs::read_to_string(&path).unwrap();
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            let told = error(temp.path(), None);
+            assert!(
+                told.contains("NODE file is damaged") || told.contains("newer program"),
+                "byte {at}: {told}"
+            );
+        }
+        std::fs::write(&path, text.replace("isobar-data 1", "isobar-data 2")).unwrap();
+        assert!(error(temp.path(), None).contains("has format 2, this program reads up to 1"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(temp.path().join("log")).unwrap();
+        std::fs::write(temp.path().join("log/x"), "").unwrap();
+        assert!(error(temp.path(), None).contains("no NODE file"));
+    }
+}

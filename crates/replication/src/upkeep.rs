@@ -1,0 +1,323 @@
+//! What goes on besides reads and writes: the disk guard, flushes and purges, retention, eviction, merges.
+//!
+//! The guard looks at the file system once a second. One thread decides about flushes once a second and carries them
+//! out; another one, of low priority, does background work in small steps. Both end at the next step when told to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use model::{Failure, ShardId};
+use parking_lot::{Condvar, Mutex};
+use storage::Shard;
+use tokio::runtime::Handle;
+
+use crate::ReplicationError;
+use crate::config::ReplicationConfig;
+use crate::group::{Group, RETRY};
+use crate::metrics::Metrics;
+use crate::node::Inner;
+use crate::shard::ShardHandle;
+
+/// How often things are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often retention and idle series are looked at.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Bytes of one step of background work.
+const STEP_BYTES: u64 = 4 << 20;
+/// Series that leave the head with one entry, at most.
+const EVICT_LIMIT: usize = 10_000;
+
+/// Refuses writes while the disk is full.
+pub(crate) struct DiskGuard {
+    dir: PathBuf,
+    min_free: Option<u64>,
+    full: AtomicBool,
+    free: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+impl DiskGuard {
+    pub(crate) fn new(config: &ReplicationConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        let guard = Self {
+            dir: config.data_dir.clone(),
+            min_free: config.min_free_bytes,
+            full: AtomicBool::new(false),
+            free: AtomicU64::new(u64::MAX),
+            metrics,
+        };
+        guard.look(u64::MAX);
+        Arc::new(guard)
+    }
+
+    /// Fails while too little space is free.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if !self.full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.metrics.refused_disk.inc();
+        let free = self.free.load(Ordering::Relaxed);
+        let message = format!(
+            "no space left for writes: {free} bytes are free on the file system of {} (--storage.min-free)",
+            self.dir.display()
+        );
+        Err(Failure::unavailable(message, RETRY * 5))
+    }
+
+    /// Looks at the file system; `room` is what the node log can still take.
+    fn look(&self, room: u64) {
+        let stat = match rustix::fs::statvfs(&self.dir) {
+            Ok(stat) => stat,
+            Err(error) => {
+                tracing::warn!(%error, dir = %self.dir.display(), "cannot ask for free disk space");
+                return;
+            }
+        };
+        let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
+        let min = self.min_free.unwrap_or_else(|| (total / 20).min(5 << 30));
+        let full = free < min || room < (1 << 20);
+        self.free.store(free, Ordering::Relaxed);
+        self.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        self.metrics.disk_full.set(i64::from(full));
+        if self.full.swap(full, Ordering::Relaxed) == full {
+            return;
+        }
+        if full {
+            tracing::error!(
+                free,
+                min,
+                "the disk is full: writes are refused until there is space, reads go on"
+            );
+        } else {
+            tracing::info!(free, min, "there is disk space again: writes are taken");
+        }
+    }
+}
+
+/// The threads and tasks of upkeep.
+pub(crate) struct Upkeep {
+    stop: Arc<Stop>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Waits for `pause`; true when it is time to stop.
+    fn wait(&self, pause: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.changed.wait_for(&mut stopped, pause);
+        }
+        *stopped
+    }
+}
+
+impl Upkeep {
+    pub(crate) fn start(inner: Arc<Inner>, data: &Handle) -> Result<Self, ReplicationError> {
+        let stop = Arc::new(Stop::default());
+        let mut threads = Vec::new();
+        let mut spawn = |name: &'static str,
+                         run: fn(&Inner, &Stop, &Handle)|
+         -> Result<(), ReplicationError> {
+            let (inner, stop, data) = (Arc::clone(&inner), Arc::clone(&stop), data.clone());
+            let thread =
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&inner, &stop, &data));
+            threads.push(thread.map_err(ReplicationError::io(name, "start the thread of"))?);
+            Ok(())
+        };
+        spawn("disk-guard", watch_disk)?;
+        spawn("flush", flush_when_due)?;
+        spawn("background", background)?;
+        Ok(Self { stop, threads: Mutex::new(threads) })
+    }
+
+    /// Ends the threads at their next step.
+    pub(crate) fn stop(&self) {
+        *self.stop.stopped.lock() = true;
+        self.stop.changed.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of upkeep panicked");
+            }
+        }
+    }
+}
+
+fn watch_disk(inner: &Inner, stop: &Stop, _data: &Handle) {
+    loop {
+        inner.guard.look(inner.log.room());
+        inner.metrics.waiting_bytes.set(i64::try_from(inner.waiting.used()).unwrap_or(i64::MAX));
+        let left = inner.progress().entries_left;
+        inner.metrics.replay_left.set(i64::try_from(left).unwrap_or(i64::MAX));
+        if stop.wait(LOOK) {
+            return;
+        }
+    }
+}
+
+/// Flushes by age, by bytes, and by the length of the log.
+fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
+    let mut since: std::collections::HashMap<ShardId, Duration> = std::collections::HashMap::new();
+    let mut meta_since = None;
+    while !stop.wait(LOOK) {
+        let now = inner.clock.monotonic();
+        let shards = inner.ready_shards();
+        let mut due: Vec<(ShardId, Arc<ShardHandle>)> = Vec::new();
+        let mut rest: Vec<(u64, ShardId, Arc<ShardHandle>)> = Vec::new();
+        let mut total = 0;
+        for (id, handle) in shards {
+            let figures = handle.shard.flush_due();
+            if figures.entries == 0 {
+                since.remove(&id);
+                continue;
+            }
+            let started = *since.entry(id).or_insert(now);
+            let bytes = figures.sealed_bytes + figures.entry_bytes;
+            total += bytes;
+            if now.saturating_sub(started) >= inner.config.flush_age {
+                due.push((id, handle));
+            } else {
+                rest.push((bytes, id, handle));
+            }
+        }
+        // Over the bound: the largest first, until half of it would be left.
+        rest.sort_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
+        let mut rest = rest.into_iter();
+        if total > inner.config.flush_bytes {
+            while total > inner.config.flush_bytes / 2
+                && let Some((bytes, id, handle)) = rest.next()
+            {
+                total -= bytes;
+                due.push((id, handle));
+            }
+        }
+        // The log is too long: whoever holds its oldest segments back flushes, however little it has.
+        let mut meta_due = false;
+        if inner.log.size() > inner.config.log_bytes {
+            let keep = inner.config.log_bytes / 2;
+            let held: Vec<u64> = inner
+                .log
+                .holdings()
+                .into_iter()
+                .filter(|h| h.behind_bytes > keep)
+                .map(|h| h.group.0)
+                .collect();
+            meta_due = held.contains(&inner.meta.id.0);
+            due.extend(
+                rest.filter(|(_, _, handle)| held.contains(&handle.group.id.0)).map(|(_, id, h)| (id, h)),
+            );
+        }
+        for (id, handle) in due {
+            since.remove(&id);
+            flush_shard(inner, &handle.shard, &handle.group, data);
+            if stop.wait(Duration::ZERO) {
+                return;
+            }
+        }
+        let meta_applied = inner.store.meta().mark().0 != inner.store.meta().durable().0;
+        if meta_applied {
+            let started = *meta_since.get_or_insert(now);
+            meta_due |= now.saturating_sub(started) >= inner.config.flush_age;
+        }
+        if meta_due && meta_applied {
+            meta_since = None;
+            if let Err(error) = inner.store.meta().flush() {
+                inner.metrics.flush_failures.inc();
+                tracing::error!(%error, "cannot flush the meta group");
+            } else {
+                purge(&inner.meta, data);
+            }
+        }
+    }
+}
+
+fn flush_shard(inner: &Inner, shard: &Arc<Shard>, group: &Arc<Group>, data: &Handle) {
+    let started = inner.clock.monotonic();
+    match shard.flush() {
+        Ok(_) => {
+            inner.metrics.flushes.inc();
+            let took = inner.clock.monotonic().saturating_sub(started);
+            inner.metrics.flush_seconds.observe(took.as_secs_f64());
+            purge(group, data);
+        }
+        Err(error) => {
+            inner.metrics.flush_failures.inc();
+            tracing::error!(group = %group.name, %error, "cannot flush; trying again later");
+        }
+    }
+}
+
+fn purge(group: &Arc<Group>, data: &Handle) {
+    let group = Arc::clone(group);
+    data.spawn(async move {
+        if let Err(error) = group.purge_durable().await {
+            tracing::debug!(group = %group.name, %error, "cannot purge the log");
+        }
+    });
+}
+
+impl Inner {
+    /// Flushes everything with one flush of the database.
+    pub(crate) fn flush_all(&self) -> Result<(), Failure> {
+        let shards: Vec<Arc<Shard>> =
+            self.ready_shards().into_iter().map(|(_, h)| Arc::clone(&h.shard)).collect();
+        self.store.flush(&shards)?;
+        Ok(())
+    }
+}
+
+/// Retention, idle series, merges: at low priority, in small steps.
+fn background(inner: &Inner, stop: &Stop, data: &Handle) {
+    // Only a wish: without the right to it the thread runs as any other.
+    let _ = rustix::process::setpriority_process(None, 10);
+    let mut swept = None;
+    let mut pause = LOOK;
+    while !stop.wait(pause) {
+        let now = inner.clock.monotonic();
+        if swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP) {
+            swept = Some(now);
+            sweep(inner, data);
+        }
+        let mut more = false;
+        for (id, handle) in inner.ready_shards() {
+            match handle.shard.merge_step(STEP_BYTES) {
+                Ok(progress) => more |= progress.more,
+                Err(error) => {
+                    tracing::error!(shard = id.0, %error, "background work failed; trying again later")
+                }
+            }
+            if stop.wait(Duration::ZERO) {
+                return;
+            }
+        }
+        pause = if more { Duration::from_millis(20) } else { LOOK * 5 };
+    }
+}
+
+/// Proposes what time brings: the retention floor, the end of idle series.
+fn sweep(inner: &Inner, data: &Handle) {
+    let now_ms = inner.clock.now_ms();
+    let retention = inner.retention_ms.load(Ordering::Relaxed);
+    for (id, handle) in inner.ready_shards() {
+        let Some(term) = handle.group.leading() else { continue };
+        let mut entries = Vec::new();
+        if retention > 0 {
+            entries.push(handle.shard.plan_retention(now_ms.saturating_sub(retention), now_ms));
+        }
+        let idle_before = now_ms.saturating_sub(inner.config.idle_series_ms);
+        entries.push(handle.shard.plan_evict(idle_before, EVICT_LIMIT, now_ms));
+        for entry in entries {
+            if let Err(failure) = data.block_on(handle.propose(term, entry)) {
+                tracing::warn!(shard = id.0, %failure, "cannot propose housekeeping; trying again later");
+                break;
+            }
+        }
+    }
+}
