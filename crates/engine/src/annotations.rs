@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use promql::ast::Span;
+use promql::quote::quote;
 
 use model::number::format_float_g as general;
 
@@ -164,7 +165,7 @@ impl Operation {
 }
 
 fn with_name(text: &str, name: &str) -> String {
-    if name.is_empty() { text.to_owned() } else { format!("{text} for metric name {name:?}") }
+    if name.is_empty() { text.to_owned() } else { format!("{text} for metric name {}", quote(name)) }
 }
 
 /// Upstream's annotations by name.
@@ -191,12 +192,12 @@ impl Annotations {
     }
 
     pub(crate) fn bad_bucket_label(&mut self, name: &str, label: &str, span: Span) {
-        let text = format!("bucket label \"le\" is missing or has a malformed value of {label:?}");
+        let text = format!("bucket label \"le\" is missing or has a malformed value of {}", quote(label));
         self.warn(&with_name(&text, name), span);
     }
 
     pub(crate) fn mixed_floats_histograms(&mut self, name: &str, span: Span) {
-        self.warn(&format!("encountered a mix of histograms and floats for metric name {name:?}"), span);
+        self.warn(&format!("encountered a mix of histograms and floats for metric name {}", quote(name)), span);
     }
 
     pub(crate) fn mixed_in_aggregation(&mut self, span: Span) {
@@ -208,16 +209,16 @@ impl Annotations {
     }
 
     pub(crate) fn histogram_not_counter(&mut self, name: &str, span: Span) {
-        self.warn(&format!("this native histogram metric is not a counter: {name:?}"), span);
+        self.warn(&format!("this native histogram metric is not a counter: {}", quote(name)), span);
     }
 
     pub(crate) fn histogram_not_gauge(&mut self, name: &str, span: Span) {
-        self.warn(&format!("this native histogram metric is not a gauge: {name:?}"), span);
+        self.warn(&format!("this native histogram metric is not a gauge: {}", quote(name)), span);
     }
 
     pub(crate) fn mixed_exponential_custom(&mut self, name: &str, span: Span) {
         let text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
-        self.warn(&format!("{text} {name:?}"), span);
+        self.warn(&format!("{text} {}", quote(name)), span);
     }
 
     pub(crate) fn incompatible_buckets(&mut self, operator: &str, span: Span) {
@@ -236,7 +237,7 @@ impl Annotations {
         let text = "PromQL warning: sample has start time that overlaps with previous sample timestamp";
         self.insert(Annotation {
             kind: AnnotationKind::Warning,
-            text: format!("{text} for metric {name:?}"),
+            text: format!("{text} for metric {}", quote(name)),
             span: (span.start, span.end),
             detail: Detail::Occurrences(1),
         });
@@ -244,12 +245,12 @@ impl Annotations {
 
     pub(crate) fn possible_non_counter(&mut self, name: &str, span: Span) {
         let text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:";
-        self.info(&format!("{text} {name:?}"), span);
+        self.info(&format!("{text} {}", quote(name)), span);
     }
 
     pub(crate) fn possible_non_counter_type(&mut self, name: &str, kind: &str, span: Span) {
         let text = "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\"";
-        self.info(&format!("{text}, got {kind:?}: {name:?}"), span);
+        self.info(&format!("{text}, got {}: {}", quote(kind), quote(name)), span);
     }
 
     pub(crate) fn forced_monotonicity(
@@ -278,7 +279,7 @@ impl Annotations {
 
     pub(crate) fn incompatible_types(&mut self, lhs: &str, operator: &str, rhs: &str, span: Span) {
         let text = "incompatible sample types encountered for binary operator";
-        self.info(&format!("{text} {operator:?}: {lhs} {operator} {rhs}"), span);
+        self.info(&format!("{text} \"{operator}\": {lhs} {operator} {rhs}"), span);
     }
 
     pub(crate) fn ignored_in_aggregation(&mut self, aggregation: &str, span: Span) {
@@ -287,7 +288,7 @@ impl Annotations {
 
     pub(crate) fn ignored_in_mixed_range(&mut self, name: &str, span: Span) {
         let text = "ignored histograms in a range containing both floats and histograms for metric name";
-        self.info(&format!("{text} {name:?}"), span);
+        self.info(&format!("{text} {}", quote(name)), span);
     }
 
     pub(crate) fn quantile_nan_result(&mut self, name: &str, span: Span) {

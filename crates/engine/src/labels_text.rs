@@ -1,8 +1,7 @@
 //! Label sets as upstream prints them in messages.
 
-use std::fmt::Write;
-
 use model::Labels;
+use promql::quote::push_quoted;
 
 /// `{a="1", b="2"}`; names that are not plain are quoted too.
 pub(crate) fn labels_text(labels: &Labels) -> String {
@@ -13,8 +12,13 @@ pub(crate) fn labels_text(labels: &Labels) -> String {
         }
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && !name.as_bytes().first().is_some_and(u8::is_ascii_digit);
-        // Writing to a string cannot fail.
-        let _ = if plain { write!(out, "{name}={value:?}") } else { write!(out, "{name:?}={value:?}") };
+        if plain {
+            out.push_str(name);
+        } else {
+            push_quoted(&mut out, name);
+        }
+        out.push('=');
+        push_quoted(&mut out, value);
     }
     out.push('}');
     out

@@ -9,6 +9,7 @@ mod date;
 mod error;
 mod eval;
 mod histogram;
+pub mod histograms;
 mod kahan;
 mod labels_text;
 mod math;

@@ -30,6 +30,8 @@ pub(crate) struct Node {
 pub(crate) enum Kind {
     Number(f64),
     Text(String),
+    /// A string that is not UTF-8: no label name, no label value.
+    Bytes(Vec<u8>),
     Select(Select),
     Matrix(Select, i64),
     Subquery(Box<Sub>),
@@ -46,6 +48,8 @@ pub(crate) struct Select {
     pub(crate) matchers: Vec<Matcher>,
     pub(crate) time: Shift,
     pub(crate) extended: Extended,
+    /// Only counts and sums of native histograms are asked for: resets are found out while reading.
+    pub(crate) stats: bool,
 }
 
 /// When something is evaluated, as a function of the step's time.
@@ -106,7 +110,7 @@ impl Node {
     pub(crate) fn value_type(&self) -> ValueType {
         match &self.kind {
             Kind::Number(_) => ValueType::Scalar,
-            Kind::Text(_) => ValueType::String,
+            Kind::Text(_) | Kind::Bytes(_) => ValueType::String,
             Kind::Select(_) | Kind::Aggregate(_) => ValueType::Vector,
             Kind::Matrix(..) | Kind::Subquery(_) => ValueType::Matrix,
             Kind::Call(call) => returns(call.name),
@@ -115,6 +119,59 @@ impl Node {
                 _ => ValueType::Vector,
             },
             Kind::Negate(inner) | Kind::Plus(inner) => inner.value_type(),
+        }
+    }
+}
+
+/// At what time the selectors of an expression look, as far as they agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reference {
+    /// There is nothing that makes a vector.
+    None,
+    /// All at this time, ms.
+    Fixed(i64),
+    /// All this long before the step, ms.
+    Before(i64),
+    /// At different times.
+    Mixed,
+}
+
+impl Reference {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, x) | (x, Self::None) => x,
+            (a, b) if a == b => a,
+            _ => Self::Mixed,
+        }
+    }
+}
+
+impl Node {
+    /// At what time the parts that make vectors look; scalars and the selector of `info` do not count.
+    pub(crate) fn reference(&self) -> Reference {
+        let of = |shift: Shift, before: i64| match shift.at {
+            Some(at) => Reference::Fixed(at.saturating_sub(shift.offset).saturating_sub(before)),
+            None => Reference::Before(shift.offset.saturating_add(before)),
+        };
+        match &self.kind {
+            Kind::Number(_) | Kind::Text(_) | Kind::Bytes(_) => Reference::None,
+            Kind::Select(select) | Kind::Matrix(select, _) => of(select.time, 0),
+            Kind::Subquery(sub) => match sub.inner.reference() {
+                Reference::Before(before) => of(sub.time, before),
+                other => other,
+            },
+            Kind::Aggregate(group) => group.inner.reference(),
+            Kind::Binary(pair) => pair.lhs.reference().and(pair.rhs.reference()),
+            Kind::Negate(inner) | Kind::Plus(inner) => inner.reference(),
+            Kind::Call(_) if self.value_type() == ValueType::Scalar => Reference::None,
+            Kind::Call(call) => {
+                let args = if call.name == "info" { &call.args[..1] } else { &call.args[..] };
+                match args.iter().fold(Reference::None, |all, arg| all.and(arg.reference())) {
+                    // A vector out of nothing is one of the step.
+                    Reference::None => Reference::Before(0),
+                    all => all,
+                }
+            }
         }
     }
 }
@@ -152,7 +209,7 @@ pub(crate) fn close(expr: &Expr, grid: StepGrid, ctx: &EvalContext) -> Result<No
         step: if ctx.is_instant { 0 } else { grid.step },
         subquery_step: ctx.subquery_step_ms.max(1),
     };
-    let (mut node, fate) = times.build(expr, 0)?;
+    let (mut node, fate) = times.build(expr, Place::default())?;
     node.once = fate.wrap;
     Ok(node)
 }
@@ -173,49 +230,78 @@ struct Fate {
     wrap: bool,
 }
 
+/// Where in the expression a node stands.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    depth: usize,
+    /// Below a function of counts and sums of histograms.
+    stats: bool,
+    /// Below something that needs histograms as they are.
+    whole: bool,
+}
+
+impl Place {
+    /// The place of what is directly inside a node of `kind` that stands here.
+    fn inside(self, kind: &ExprKind) -> Self {
+        let mut place = Self { depth: self.depth + 1, ..self };
+        match kind {
+            ExprKind::Subquery(_) => place.whole = true,
+            ExprKind::Call(call) => match call.function.name {
+                "histogram_count" | "histogram_sum" | "histogram_avg" => place.stats = true,
+                "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" | "changes" => place.whole = true,
+                _ => {}
+            },
+            ExprKind::Aggregate(a) => place.whole |= a.op == AggregateOp::CountValues,
+            ExprKind::Binary(b) => {
+                use BinaryOp::{Eq, Ne, TrimLower, TrimUpper};
+                place.whole |= matches!(b.op, Eq | Ne | TrimLower | TrimUpper);
+            }
+            _ => {}
+        }
+        place
+    }
+}
+
 impl Fate {
     const CHANGES: Self = Self { same: false, wrap: false };
 }
 
 impl Times {
-    fn build(&self, expr: &Expr, depth: usize) -> Result<(Node, Fate), EvalError> {
-        if depth > MAX_DEPTH {
+    fn build(&self, expr: &Expr, outer: Place) -> Result<(Node, Fate), EvalError> {
+        if outer.depth > MAX_DEPTH {
             return Err(EvalError::Invalid(format!("expression is nested more than {MAX_DEPTH} levels deep")));
         }
-        let depth = depth + 1;
+        let place = outer.inside(&expr.kind);
         let (kind, fate) = match &expr.kind {
             ExprKind::Number { value, .. } => (Kind::Number(*value), Fate { same: true, wrap: false }),
             ExprKind::String(text) => (Kind::Text(text.clone()), Fate { same: true, wrap: false }),
-            ExprKind::Bytes(bytes) => {
-                let text = String::from_utf8_lossy(bytes).into_owned();
-                (Kind::Text(text), Fate { same: true, wrap: false })
-            }
+            ExprKind::Bytes(bytes) => (Kind::Bytes(bytes.clone()), Fate { same: true, wrap: false }),
             ExprKind::Selector(s) => {
-                let select = self.select(s)?;
+                let select = self.select(s, place)?;
                 let fixed = select.time.at.is_some();
                 (Kind::Select(select), Fate { same: fixed, wrap: fixed })
             }
             ExprKind::Matrix(m) => {
-                let select = self.select(&m.selector)?;
+                let select = self.select(&m.selector, place)?;
                 let range = self.duration(m.range_ms, m.range_expr.as_ref(), false)?;
                 let fixed = select.time.at.is_some();
                 (Kind::Matrix(select, range), Fate { same: fixed, wrap: false })
             }
-            ExprKind::Subquery(s) => self.subquery(s, depth)?,
+            ExprKind::Subquery(s) => self.subquery(s, place)?,
             ExprKind::Call(call) => {
                 if let Some(value) = self.own_time(call.function.name) {
                     (Kind::Number(value), Fate { same: true, wrap: false })
                 } else {
-                    self.call(call.function.name, &call.args, depth)?
+                    self.call(call.function.name, &call.args, place)?
                 }
             }
-            ExprKind::Aggregate(a) => self.aggregate(a, depth)?,
-            ExprKind::Binary(b) => self.binary(b, depth)?,
+            ExprKind::Aggregate(a) => self.aggregate(a, place)?,
+            ExprKind::Binary(b) => self.binary(b, place)?,
             ExprKind::Unary(minus, inner) => {
-                let (inner, fate) = self.build(inner, depth)?;
+                let (inner, fate) = self.build(inner, place)?;
                 (if *minus { Kind::Negate(Box::new(inner)) } else { Kind::Plus(Box::new(inner)) }, fate)
             }
-            ExprKind::Paren(inner) => return self.build(inner, depth),
+            ExprKind::Paren(inner) => return self.build(inner, place),
         };
         Ok((Node { kind, span: expr.span, once: false }, fate))
     }
@@ -231,8 +317,13 @@ impl Times {
         }
     }
 
-    fn select(&self, s: &Selector) -> Result<Select, EvalError> {
-        Ok(Select { matchers: s.matchers.clone(), time: self.shift(&s.modifiers)?, extended: s.extended })
+    fn select(&self, s: &Selector, place: Place) -> Result<Select, EvalError> {
+        Ok(Select {
+            matchers: s.matchers.clone(),
+            time: self.shift(&s.modifiers)?,
+            extended: s.extended,
+            stats: place.stats && !place.whole,
+        })
     }
 
     fn shift(&self, m: &Modifiers) -> Result<Shift, EvalError> {
@@ -245,8 +336,8 @@ impl Times {
         Ok(Shift { at, offset })
     }
 
-    fn subquery(&self, s: &Subquery, depth: usize) -> Result<(Kind, Fate), EvalError> {
-        let (mut inner, fate) = self.build(&s.expr, depth)?;
+    fn subquery(&self, s: &Subquery, place: Place) -> Result<(Kind, Fate), EvalError> {
+        let (mut inner, fate) = self.build(&s.expr, place)?;
         inner.once = fate.same;
         let range = self.duration(s.range_ms, s.range_expr.as_ref(), false)?;
         let step = match self.duration(s.step_ms, s.step_expr.as_ref(), false)? {
@@ -258,17 +349,21 @@ impl Times {
         Ok((Kind::Subquery(Box::new(Sub { inner, range, step, time })), Fate { same: fixed, wrap: false }))
     }
 
-    fn call(&self, name: &'static str, args: &[Expr], depth: usize) -> Result<(Kind, Fate), EvalError> {
+    fn call(&self, name: &'static str, args: &[Expr], place: Place) -> Result<(Kind, Fate), EvalError> {
         let mut same = !depends_on_step(name);
         let mut timestamp_of_fixed = name == "timestamp";
         let mut nodes = Vec::with_capacity(args.len());
         let mut wraps = Vec::with_capacity(args.len());
         for arg in args {
-            let (node, fate) = self.build(arg, depth)?;
+            let (node, fate) = self.build(arg, place)?;
             same &= fate.same;
             timestamp_of_fixed &= fate.same && matches!(node.kind, Kind::Select(_));
             nodes.push(node);
             wraps.push(fate.wrap);
+        }
+        if name == "info" {
+            // Its info series are looked up at the step's time unless its argument is pinned to one.
+            same &= matches!(nodes.first().map(Node::reference), Some(Reference::Fixed(_)));
         }
         let fate = if same || timestamp_of_fixed {
             Fate { same: true, wrap: true }
@@ -281,12 +376,12 @@ impl Times {
         Ok((Kind::Call(Call { name, args: nodes }), fate))
     }
 
-    fn aggregate(&self, a: &Aggregate, depth: usize) -> Result<(Kind, Fate), EvalError> {
-        let (inner, mut fate) = self.build(&a.expr, depth)?;
+    fn aggregate(&self, a: &Aggregate, place: Place) -> Result<(Kind, Fate), EvalError> {
+        let (inner, mut fate) = self.build(&a.expr, place)?;
         let param = match &a.param {
             None => None,
             Some(param) => {
-                let (mut node, of_param) = self.build(param, depth)?;
+                let (mut node, of_param) = self.build(param, place)?;
                 // A parameter that changes makes the whole change.
                 fate = if of_param.same { fate } else { Fate::CHANGES };
                 node.once = of_param.wrap && !fate.same;
@@ -298,9 +393,9 @@ impl Times {
         Ok((Kind::Aggregate(Box::new(Group { op: a.op, inner, param, labels, without: a.without })), fate))
     }
 
-    fn binary(&self, b: &Binary, depth: usize) -> Result<(Kind, Fate), EvalError> {
-        let (mut lhs, left) = self.build(&b.lhs, depth)?;
-        let (mut rhs, right) = self.build(&b.rhs, depth)?;
+    fn binary(&self, b: &Binary, place: Place) -> Result<(Kind, Fate), EvalError> {
+        let (mut lhs, left) = self.build(&b.lhs, place)?;
+        let (mut rhs, right) = self.build(&b.rhs, place)?;
         let fate = if left.same && right.same {
             Fate { same: true, wrap: true }
         } else {

@@ -25,6 +25,10 @@ pub(crate) fn of_values(q: f64, values: &mut [f64]) -> f64 {
     let lower = rank.floor().max(0.0);
     let upper = (lower + 1.0).min(last);
     let weight = rank - rank.floor();
+    if weight == 0.0 {
+        // An infinite neighbour that does not count must not make a NaN.
+        return values[lower as usize];
+    }
     values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
 }
 
@@ -258,9 +262,11 @@ pub(crate) fn fraction_of_native(lower: f64, upper: f64, h: &Histogram) -> (f64,
     for bucket in rest.by_ref() {
         let mut b = *bucket;
         count += b.count;
-        let zero = b.lower <= 0.0 && b.upper >= 0.0;
+        let zero = !custom && b.lower <= 0.0 && b.upper >= 0.0;
         if zero {
             one_sided(h, &mut b);
+        } else if custom && b.lower == f64::NEG_INFINITY && b.upper > 0.0 {
+            b.lower = 0.0;
         }
         let rank_at = |value: f64| {
             if custom || zero {

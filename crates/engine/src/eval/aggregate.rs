@@ -5,6 +5,7 @@ use model::histogram::ResetHint;
 use model::labels::push_pair;
 use model::{Histogram, Labels, LabelsBuilder};
 use promql::ast::{AggregateOp, Span};
+use promql::quote::{quote, quote_bytes};
 
 use super::merge::is_name;
 use super::{Evaluator, Sink};
@@ -369,12 +370,13 @@ impl Evaluator<'_> {
 
     /// `count_values`: a series for each value in a group.
     fn count_values(&self, group: &Group, sink: &mut Sink<'_>) -> Result<(), EvalError> {
-        let Some(Kind::Text(label)) = group.param.as_ref().map(|p| &p.kind) else {
-            return Err(EvalError::Invalid("expected a label name in count_values".into()));
+        let invalid = |name: String| Err(EvalError::Execution(format!("invalid label name {name}")));
+        let label = match group.param.as_ref().map(|p| &p.kind) {
+            Some(Kind::Text(label)) if !label.is_empty() => label,
+            Some(Kind::Text(label)) => return invalid(quote(label)),
+            Some(Kind::Bytes(bytes)) => return invalid(quote_bytes(bytes)),
+            _ => return Err(EvalError::Invalid("expected a label name in count_values".into())),
         };
-        if label.is_empty() {
-            return Err(EvalError::Execution(format!("invalid label name {label:?}")));
-        }
         let mut names = group.labels.clone();
         if !group.without {
             names.push(label.clone());

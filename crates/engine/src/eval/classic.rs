@@ -128,11 +128,11 @@ impl Evaluator<'_> {
             }
             let le = labels.get("le").unwrap_or("");
             match parse_float(le) {
-                Ok(upper) => {
+                Ok(upper) if !upper.is_nan() => {
                     let place = family(labels.without("le"), &mut families);
                     families[place].buckets.push((upper, at));
                 }
-                Err(_) => {
+                _ => {
                     let name = if self.delayed() { labels.metric_name() } else { "" };
                     self.note(|n| n.bad_bucket_label(name, le, span));
                 }

@@ -8,7 +8,7 @@ use super::{Evaluator, Sink, times};
 use crate::EvalError;
 use crate::column::{Column, Columns};
 use crate::labels_text::labels_text;
-use crate::plan::{Call, Kind, Node, Shift};
+use crate::plan::{Call, Kind, Reference, Shift};
 
 /// The labels that say which target a series belongs to.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
@@ -47,24 +47,6 @@ fn name_matchers(given: Vec<Matcher>) -> Result<Vec<Matcher>, EvalError> {
     Ok([vec![any], given].concat())
 }
 
-/// When the first selector inside `node` looks, by its own modifiers and those of subqueries around it.
-fn first_selector(node: &Node) -> Option<Shift> {
-    match &node.kind {
-        Kind::Select(select) | Kind::Matrix(select, _) => Some(select.time),
-        Kind::Subquery(sub) => first_selector(&sub.inner).map(|inner| match inner.at {
-            Some(_) => inner,
-            None => Shift { at: sub.time.at, offset: inner.offset.saturating_add(sub.time.offset) },
-        }),
-        Kind::Call(call) => call.args.iter().find_map(first_selector),
-        Kind::Aggregate(group) => {
-            first_selector(&group.inner).or_else(|| group.param.as_ref().and_then(first_selector))
-        }
-        Kind::Binary(pair) => first_selector(&pair.lhs).or_else(|| first_selector(&pair.rhs)),
-        Kind::Negate(inner) | Kind::Plus(inner) => first_selector(inner),
-        Kind::Number(_) | Kind::Text(_) => None,
-    }
-}
-
 /// The identifying labels of a series, in order.
 fn target(labels: &Labels) -> [String; 2] {
     IDENTIFYING.map(|name| labels.get(name).unwrap_or("").to_owned())
@@ -75,7 +57,11 @@ impl Evaluator<'_> {
         let [base, rest @ ..] = call.args.as_slice() else {
             return Err(EvalError::Invalid("expected an argument in call to function \"info\"".into()));
         };
-        let shift = first_selector(base).unwrap_or(Shift { at: None, offset: 0 });
+        let shift = match base.reference() {
+            Reference::Fixed(time) => Shift { at: Some(time), offset: 0 },
+            Reference::Before(offset) => Shift { at: None, offset },
+            Reference::None | Reference::Mixed => Shift { at: None, offset: 0 },
+        };
         let given: &[Matcher] = match rest.first().map(|arg| &arg.kind) {
             Some(Kind::Select(select)) => &select.matchers,
             _ => &[],

@@ -132,5 +132,12 @@ impl Evaluator<'_> {
 }
 
 fn missing(call: &Call) -> Result<(), EvalError> {
+    let bytes = call.args.iter().find_map(|arg| match &arg.kind {
+        crate::plan::Kind::Bytes(bytes) => Some(promql::quote::quote_bytes(bytes)),
+        _ => None,
+    });
+    if let Some(bytes) = bytes {
+        return Err(EvalError::Execution(format!("invalid label name or value in {}(): {bytes}", call.name)));
+    }
     Err(EvalError::Invalid(format!("expected string arguments in call to function {:?}", call.name)))
 }

@@ -88,6 +88,9 @@ impl<'a> Evaluator<'a> {
         match (kind, &node.kind) {
             (ValueType::Scalar, _) => Ok(Value::Scalar(Point { timestamp: time, value: self.scalar(node)?[0] })),
             (ValueType::String, Kind::Text(text)) => Ok(Value::String(text.clone(), time)),
+            (ValueType::String, Kind::Bytes(bytes)) => {
+                Ok(Value::String(String::from_utf8_lossy(bytes).into_owned(), time))
+            }
             (ValueType::Vector, _) => self.instant_vector(node),
             (ValueType::Matrix, Kind::Matrix(select, range)) => self.range_of_samples(select, *range),
             (ValueType::Matrix, Kind::Subquery(sub)) => {
@@ -200,7 +203,7 @@ impl<'a> Evaluator<'a> {
                     sink(column)
                 })
             }),
-            Kind::Number(_) | Kind::Text(_) | Kind::Matrix(..) | Kind::Subquery(_) => {
+            Kind::Number(_) | Kind::Text(_) | Kind::Bytes(_) | Kind::Matrix(..) | Kind::Subquery(_) => {
                 Err(EvalError::Invalid("expected an instant vector".into()))
             }
         }

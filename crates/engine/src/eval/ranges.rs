@@ -155,7 +155,7 @@ impl Evaluator<'_> {
         match &call.args[at].kind {
             Kind::Matrix(select, _) => {
                 let with_starts = self.ctx.features.use_start_timestamps && func.uses_starts();
-                self.read(&select.matchers, self.window_range(run.slide), &mut |data| {
+                self.read_selected(select, self.window_range(run.slide), &mut |data| {
                     run.split.take(data, with_starts);
                     self.slide_over(&mut run, &data.labels, false)
                 })
@@ -250,6 +250,7 @@ impl Evaluator<'_> {
                 histogram_starts: split.histogram_starts.get(first_point..end_point).unwrap_or(&[]),
                 never_drops,
                 extended: slide.extended,
+                looks_after: after,
             };
             if !params.is_empty() {
                 now.clear();

@@ -51,6 +51,21 @@ impl Evaluator<'_> {
         Ok(())
     }
 
+    /// Calls `each` for all series of a selector.
+    pub(super) fn read_selected(
+        &self,
+        select: &Select,
+        range: TimeRange,
+        each: &mut dyn FnMut(&mut SeriesData) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        self.read(&select.matchers, range, &mut |data| {
+            if select.stats && !data.histograms.is_empty() {
+                find_resets(data);
+            }
+            each(data)
+        })
+    }
+
     /// The columns of an instant selector.
     pub(super) fn instant(&self, select: &Select, span: Span, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         self.instant_property(select, Property::Value, span, sink)
@@ -71,7 +86,7 @@ impl Evaluator<'_> {
         let until = if smoothed { last.saturating_add(lookback) } else { last };
         let range = TimeRange { after: first.saturating_sub(lookback), until };
         let mut column = Column::default();
-        self.read(&select.matchers, range, &mut |data| {
+        self.read_selected(select, range, &mut |data| {
             column.reset(data.labels.clone(), self.steps());
             if smoothed {
                 self.note(|notes| self.fill_smoothed(select, data, &mut column, notes, span));
@@ -164,6 +179,20 @@ impl Evaluator<'_> {
                 }
             }
         }
+    }
+}
+
+/// Replaces unknown hints by what the counts say, from the second histogram on.
+fn find_resets(data: &mut SeriesData) {
+    use model::histogram::ResetHint::{NotReset, Reset, Unknown};
+    let mut previous: Option<Arc<model::Histogram>> = None;
+    for (_, h) in data.histograms.iter_mut().filter(|(_, h)| !h.is_stale()) {
+        let original = Arc::clone(h);
+        if let Some(previous) = previous.filter(|_| h.reset_hint == Unknown) {
+            let hint = if is_reset(h, &previous) { Reset } else { NotReset };
+            *h = Arc::new(model::Histogram { reset_hint: hint, ..(**h).clone() });
+        }
+        previous = Some(original);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Ranges whose ends are samples of their own: `anchored` (the last sample before the range stands at its start) and
 //! `smoothed` (values at both ends are interpolated).
+//!
+//! Where a start timestamp shows that a counter began anew, a sample of zero is put at that time; all else follows.
 
 use std::sync::Arc;
 
@@ -50,72 +52,71 @@ pub(crate) fn interpolate_histograms(
     Ok(h)
 }
 
-/// First and last sample that count, by their times; nothing when no sample lies in the range.
-fn bounds(times: impl Fn(usize) -> i64, len: usize, w: &Window<'_>) -> Option<(usize, usize)> {
-    let mut last = len.checked_sub(1)?;
-    let search = |limit: usize, test: &dyn Fn(i64) -> bool| {
-        let (mut low, mut high) = (0, limit);
-        while low < high {
-            let middle = low.midpoint(high);
-            if test(times(middle)) { high = middle } else { low = middle + 1 }
-        }
-        low
-    };
-    let first = search(last, &|t| t > w.start).saturating_sub(1);
+/// First and last sample that count; nothing when no sample lies in the range.
+fn bounds<T>(points: &[T], time: impl Fn(&T) -> i64, w: &Window<'_>) -> Option<(usize, usize)> {
+    let mut last = points.len().checked_sub(1)?;
+    let first = points[..last].partition_point(|p| time(p) <= w.start).saturating_sub(1);
     let smoothed = w.extended == Extended::Smoothed;
     if smoothed {
-        last = search(last, &|t| t >= w.end);
+        last = points[..last].partition_point(|p| time(p) < w.end);
     }
-    let empty = times(last) <= w.start || (smoothed && times(first) > w.end);
+    let empty = time(&points[last]) <= w.start || (smoothed && time(&points[first]) > w.end);
     (!empty).then_some((first, last))
 }
 
-/// Whether the float at `at` comes after a counter reset.
-fn float_reset(w: &Window<'_>, at: usize, before: f64) -> bool {
-    w.values[at] < before || start_reset(w.starts, |i| w.stamps[i], at)
-}
-
-fn start_reset(sts: &[i64], times: impl Fn(usize) -> i64, at: usize) -> bool {
-    at > 0 && !sts.is_empty() && starts::is_reset(sts[at - 1], times(at - 1), sts[at], times(at))
+/// Puts what `zero` makes of a time and the sample after it wherever a start timestamp says that the counter began
+/// there: for the first sample, inside the time that the window looks at.
+fn with_zeros<T: Clone>(
+    points: &[T],
+    time: impl Fn(&T) -> i64,
+    sts: &[i64],
+    after: i64,
+    zero: impl Fn(i64, &T) -> T,
+) -> Vec<T> {
+    let mut all = Vec::with_capacity(points.len() + 4);
+    for (at, point) in points.iter().enumerate() {
+        let start = sts[at];
+        let began = match at.checked_sub(1) {
+            Some(before) => starts::is_reset(sts[before], time(&points[before]), start, time(point)),
+            None => start != 0 && start < time(point) && start > after,
+        };
+        if began {
+            all.push(zero(start, point));
+        }
+        all.push(point.clone());
+    }
+    all
 }
 
 /// `rate`, `increase`, `delta` of floats.
 pub(super) fn rate(w: &Window<'_>, counter: bool, per_second: bool) -> Option<Cell> {
-    let (first, last) = bounds(|at| w.stamps[at], w.stamps.len(), w)?;
+    let mut points: Vec<(i64, f64)> = w.stamps.iter().copied().zip(w.values.iter().copied()).collect();
+    if counter && !w.starts.is_empty() {
+        points = with_zeros(&points, |p| p.0, w.starts, w.looks_after, |start, _| (start, 0.0));
+    }
+    let (first, last) = bounds(&points, |p| p.0, w)?;
     let smoothed = w.extended == Extended::Smoothed;
-    let point = |at: usize| (w.stamps[at], w.values[at]);
-    let reset = |at: usize| counter && float_reset(w, at, w.values[at - 1]);
-    let left_between = smoothed && w.stamps[first] < w.start && first + 1 < w.stamps.len();
-    let right_between = smoothed && last > 0 && w.stamps[last] > w.end;
-    let left = if left_between {
-        interpolate(point(first), point(first + 1), w.start, reset(first + 1))
-    } else {
-        w.values[first]
+    let between = |at: usize, time: i64| {
+        let reset = counter && points[at + 1].1 < points[at].1;
+        interpolate(points[at], points[at + 1], time, reset)
     };
-    let right = if right_between {
-        interpolate(point(last - 1), point(last), w.end, reset(last))
+    let left = if smoothed && points[first].0 < w.start && first + 1 < points.len() {
+        between(first, w.start)
     } else {
-        w.values[last]
+        points[first].1
     };
+    let right =
+        if smoothed && last > 0 && points[last].0 > w.end { between(last - 1, w.end) } else { points[last].1 };
     let mut result = right - left;
     if counter {
-        let from = if w.stamps[first] <= w.start { first + 1 } else { first };
-        let until = if w.stamps[last] >= w.end { last } else { last + 1 };
+        let from = if points[first].0 <= w.start { first + 1 } else { first };
+        let until = if points[last].0 >= w.end { last } else { last + 1 };
         let mut previous = left;
-        for at in from..until {
-            // A reset before the first sample inside is part of the interpolated left end.
-            let by_start = !(left_between && at == first + 1) && at > first && start_reset(w.starts, |i| w.stamps[i], at);
-            if w.values[at] < previous || by_start {
+        for value in points.get(from..until).unwrap_or(&[]).iter().map(|p| p.1).chain([right]) {
+            if value < previous {
                 result += previous;
             }
-            previous = w.values[at];
-        }
-        let by_start = until == last
-            && last > first
-            && !(left_between && last == first + 1)
-            && start_reset(w.starts, |i| w.stamps[i], last);
-        if right < previous || by_start {
-            result += previous;
+            previous = value;
         }
     }
     Some(Cell::Float(if per_second { result / w.seconds() } else { result }))
@@ -123,8 +124,22 @@ pub(super) fn rate(w: &Window<'_>, counter: bool, per_second: bool) -> Option<Ce
 
 /// `rate`, `increase`, `delta` of histograms.
 pub(super) fn histogram_rate(w: &Window<'_>, counter: bool, per_second: bool, site: &mut Site<'_>) -> Option<Cell> {
-    let points = w.histograms;
-    let (first, last) = bounds(|at| points[at].time, points.len(), w)?;
+    let added;
+    let mut points = w.histograms;
+    if counter && !w.histogram_starts.is_empty() {
+        let zero = |time: i64, next: &HistogramAt| HistogramAt {
+            time,
+            value: Arc::new(Histogram {
+                schema: next.value.schema,
+                custom_values: next.value.custom_values.clone(),
+                zero_threshold: next.value.zero_threshold,
+                ..Histogram::default()
+            }),
+        };
+        added = with_zeros(points, |p| p.time, w.histogram_starts, w.looks_after, zero);
+        points = &added;
+    }
+    let (first, last) = bounds(points, |p| p.time, w)?;
     let smoothed = w.extended == Extended::Smoothed;
     let custom = points[first].value.has_custom_buckets();
     for point in &points[first..=last] {
@@ -136,8 +151,7 @@ pub(super) fn histogram_rate(w: &Window<'_>, counter: bool, per_second: bool, si
             site.notes.histogram_not_counter(site.labels.metric_name(), site.span);
         }
     }
-    let by_start = |at: usize| start_reset(w.histogram_starts, |i| points[i].time, at);
-    let reset = |at: usize| counter && (by_start(at) || is_reset(&points[at].value, &points[at - 1].value));
+    let reset = |at: usize| counter && is_reset(&points[at].value, &points[at - 1].value);
     let left_between = smoothed && points[first].time < w.start && first + 1 < points.len();
     let right_between = smoothed && last > 0 && points[last].time > w.end;
     let mut between = |at: usize, time: i64, reset: bool| {
@@ -169,15 +183,12 @@ pub(super) fn histogram_rate(w: &Window<'_>, counter: bool, per_second: bool, si
         }
         // With `from` past the last sample both ends lie between the same two samples.
         if from <= last {
-            for at in from..last {
-                let current = &points[at].value;
-                if (by_start(at) || is_reset(current, previous)) && !add_to(&mut correction, previous, site) {
+            let inside = points[from..last].iter().map(|p| &*p.value);
+            for current in inside.chain([&right]) {
+                if is_reset(current, previous) && !add_to(&mut correction, previous, site) {
                     return None;
                 }
                 previous = current;
-            }
-            if (by_start(last) || is_reset(&right, previous)) && !add_to(&mut correction, previous, site) {
-                return None;
             }
         }
         if correction.is_some_and(|c| !add_noted(&mut result, &c, site)) {

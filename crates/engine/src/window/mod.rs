@@ -46,6 +46,8 @@ pub(crate) struct Window<'a> {
     /// No float of the whole series is less than the one before it.
     pub(crate) never_drops: bool,
     pub(crate) extended: Extended,
+    /// Exclusive start of the time that the samples are of, ms: before `start` with `anchored` and `smoothed`.
+    pub(crate) looks_after: i64,
 }
 
 impl Window<'_> {

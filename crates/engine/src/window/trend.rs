@@ -80,15 +80,16 @@ pub(super) fn integral(w: &Window<'_>, method: Option<f64>, site: &mut Site<'_>)
     let (mut sum, mut c) = (0.0, 0.0);
     for at in 1..w.values.len() {
         let (left, right) = (number(w.values[at - 1]), number(w.values[at]));
-        let height = if method == 0.0 {
-            left
-        } else if method == 1.0 {
-            right
-        } else {
-            left / 2.0 + right / 2.0
-        };
         let seconds = (w.stamps[at] - w.stamps[at - 1]) as f64 / 1000.0;
-        (sum, c) = inc(height * seconds, sum, c);
+        if method == 0.0 {
+            (sum, c) = inc(left * seconds, sum, c);
+        } else if method == 1.0 {
+            (sum, c) = inc(right * seconds, sum, c);
+        } else {
+            // Halves added apart lose nothing when one is much larger, and do not overflow.
+            (sum, c) = inc(left / 2.0 * seconds, sum, c);
+            (sum, c) = inc(right / 2.0 * seconds, sum, c);
+        }
     }
     Some(Cell::Float(if sum.is_infinite() { sum } else { sum + c }))
 }

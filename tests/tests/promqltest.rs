@@ -1,0 +1,50 @@
+//! PromQL scripts over series in memory: our own (`tests/scripts/*.test`) and upstream's, which are read from the
+//! folder that `ISOBAR_PROMQLTEST_DIR` names.
+
+use std::path::{Path, PathBuf};
+
+use tests::promqltest;
+
+/// Runs all scripts of a folder and prints passed and failed a file; the failures as text.
+fn run_folder(folder: &Path) -> (usize, Vec<String>) {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "test"));
+    files.sort();
+    let (mut passed, mut failures) = (0, Vec::new());
+    for file in files {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        match promqltest::run(&text) {
+            Err(error) => failures.push(format!("{name}: {error}")),
+            Ok(outcome) => {
+                println!("{name}: {} passed, {} failed, 0 skipped", outcome.passed, outcome.failures.len());
+                passed += outcome.passed;
+                let described = outcome.failures.iter().map(|f| format!("{name}:{}: {}: {}", f.line, f.query, f.message));
+                failures.extend(described);
+            }
+        }
+    }
+    println!("{}: {passed} passed, {} failed", folder.display(), failures.len());
+    (passed, failures)
+}
+
+#[test]
+fn own_scripts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let (passed, failures) = run_folder(&folder);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(passed > 0, "no script in {}", folder.display());
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the folder of upstream's scripts is named by the environment")]
+fn upstream_scripts() {
+    let Some(folder) = std::env::var_os("ISOBAR_PROMQLTEST_DIR") else {
+        println!("skipped: ISOBAR_PROMQLTEST_DIR names no folder with upstream's scripts");
+        return;
+    };
+    let (passed, failures) = run_folder(Path::new(&folder));
+    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), failures.len() + passed, failures.join("\n"));
+    assert!(passed > 0, "no script in {}", folder.display());
+}
