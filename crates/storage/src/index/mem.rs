@@ -105,12 +105,12 @@ impl MemIndex {
         }
         self.forward.insert(ordinal, if more.is_empty() { &pairs[..len] } else { &more });
         self.unoptimized += 1;
-        if self.unoptimized >= 4096 && self.unoptimized * 2 >= self.all.len() {
+        if self.unoptimized >= 1024 && self.unoptimized * 4 >= self.all.len() {
             self.optimize();
         }
     }
 
-    /// Brings the bitmaps into their smallest form. Happens by itself each time the index has doubled.
+    /// Brings the bitmaps into their smallest form. Happens by itself each time the index has grown by a third.
     pub fn optimize(&mut self) {
         self.unoptimized = 0;
         self.all.optimize();

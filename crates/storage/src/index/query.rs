@@ -45,9 +45,6 @@ pub(super) trait View {
     fn visit_pairs(&self, within: &RoaringBitmap, each: &mut EachPairs<'_>) -> Result<(), IndexError>;
 }
 
-/// A look at a series' pairs costs about as much as this many tests of a value.
-const PAIRS_COST: u64 = 2;
-
 /// The series that satisfy all matchers.
 pub(super) fn select<V: View>(view: &V, matchers: &[Matcher]) -> Result<RoaringBitmap, IndexError> {
     let mut equal: Vec<Ids<'_>> = Vec::new();
@@ -116,11 +113,13 @@ fn filter_is_cheaper<V: View>(
     matcher: &Matcher,
     name: u32,
 ) -> Result<bool, IndexError> {
-    let values = match narrow(matcher) {
-        Narrow::Set(set) => set.len(),
-        Narrow::Anything | Narrow::Something | Narrow::Prefix(_) => view.values(name)?,
-    };
-    Ok(set.len() * PAIRS_COST < values as u64)
+    // A value costs a test of the expression and a union of its postings, a series a look at its pairs.
+    Ok(match narrow(matcher) {
+        Narrow::Set(values) => set.len() < values.len() as u64,
+        Narrow::Anything | Narrow::Something => set.len() < 8 * view.values(name)? as u64,
+        Narrow::Prefix(prefix) if prefix.is_empty() => set.len() < 8 * view.values(name)? as u64,
+        Narrow::Prefix(_) => set.len() < view.values(name)? as u64,
+    })
 }
 
 /// What of `set` satisfies the matcher, series by series.

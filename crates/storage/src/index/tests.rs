@@ -184,3 +184,21 @@ fn the_largest_come_first() {
     assert_eq!(figures.memory_by_label, owned(&[("__name__", 6), ("job", 5)]));
     assert_eq!(figures.series_by_pair, owned(&[("__name__=up", 2), ("job=b", 2)]));
 }
+
+#[test]
+fn the_example_of_a_sealed_index_decodes() {
+    let bytes = crate::page::example::example("sealed index");
+    let sealed = SealedIndex::open(&bytes).unwrap();
+    let (mut index, mut model) = (MemIndex::new(), Model::new());
+    for (ordinal, (name, job)) in (0..).zip([("up", "a"), ("up", "b"), ("down", "a")]) {
+        let labels = Labels::from_pairs([("__name__", name), ("job", job)]).unwrap();
+        index.insert(ordinal, &labels);
+        model.insert(ordinal, labels);
+    }
+    for matchers in [vec![], vec![Matcher::equal("job", "a")], vec![Matcher::equal("__name__", "up")]] {
+        check_index(&sealed, &model, &matchers);
+    }
+    let mut block = Vec::new();
+    index.seal(&mut block).unwrap();
+    assert_eq!(block, bytes, "the example is what is written");
+}

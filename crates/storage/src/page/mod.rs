@@ -16,6 +16,8 @@
 //! Not here: which source, shard or day a page belongs to (that is in its key), the database, labels.
 
 mod build;
+#[cfg(test)]
+pub(crate) mod example;
 mod format;
 mod join;
 mod merge;

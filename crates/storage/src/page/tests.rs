@@ -408,3 +408,62 @@ fn what_does_not_belong_into_a_page_is_refused() {
     );
     assert_eq!(builder.len(), 1);
 }
+
+fn check_column(name: &str, expected: &[f64]) {
+    let bytes = example::example(name);
+    let mut values = Vec::new();
+    chunk::decode_values(&bytes, expected.len(), &mut values).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&values), bits(expected), "{name}");
+    let mut encoded = Vec::new();
+    chunk::Encoder::new().values(expected, &mut encoded);
+    assert_eq!(encoded, bytes, "{name} is what is written");
+}
+
+#[test]
+fn the_examples_of_columns_decode() {
+    check_column("constant", &[1.0; 4]);
+    check_column("decimal", &[10.0, 10.5, 11.25, model::stale_nan()]);
+    check_column("near decimal", &[0.01, 0.1 + 0.2, 0.04]);
+    let patched: Vec<f64> = (0..34).map(|row| if row == 7 { 1000.0 } else { f64::from(row % 2) }).collect();
+    check_column("patches", &patched);
+    let mut stamps = Vec::new();
+    chunk::decode_stamps(&example::example("stamps"), 4, &mut stamps).unwrap();
+    assert_eq!(stamps, [1_700_000_000_000, 1_700_000_015_000, 1_700_000_030_000, 1_700_000_045_001]);
+    let mut histograms = Vec::new();
+    chunk::decode_histograms(&example::example("histograms"), 2, &mut histograms).unwrap();
+    let first = Histogram {
+        integer: true,
+        schema: 3,
+        zero_count: 1.0,
+        count: 4.0,
+        sum: 2.5,
+        positive_spans: vec![model::histogram::Span { offset: -1, length: 2 }],
+        positive_buckets: vec![1.0, 2.0],
+        ..Histogram::default()
+    };
+    let second = Histogram { count: 5.0, sum: 3.0, positive_buckets: vec![1.0, 3.0], ..first.clone() };
+    assert!(histograms[0].same_bits(&first) && histograms[1].same_bits(&second), "{histograms:?}");
+}
+
+#[test]
+fn the_example_of_a_page_decodes() {
+    let bytes = example::example("page");
+    let reader = PageReader::open(&bytes).unwrap();
+    assert_eq!(reader.meta(), PageMeta::in_order(LogIndex(42)));
+    let stamp = |row: i64| 1_700_000_000_000 + 15_000 * row;
+    let floats = |rows: &[(i64, f64)]| -> Series {
+        rows.iter().map(|(row, v)| (stamp(*row), (Value::Float(v.to_bits()), 0))).collect()
+    };
+    let ramp = floats(&[(0, 10.0), (1, 20.0), (2, 30.0), (3, 60.0)]);
+    let expected = Content::from([
+        (5, (floats(&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0)]), Vec::new())),
+        (6, (ramp.clone(), Vec::new())),
+        (9, (floats(&[(1, 7.0), (2, 7.0), (3, 8.0)]), vec![(stamp(1), 1f64.to_bits(), Vec::new())])),
+        (10, (ramp, Vec::new())),
+    ]);
+    assert_eq!(read(&bytes, TimeRange::ALL), expected);
+    let mut exemplars = Vec::new();
+    reader.exemplars(2, TimeRange::ALL, &mut PageScratch::new(), &mut exemplars).unwrap();
+    assert_eq!(exemplars[0].labels, Labels::from_pairs([("id", "a")]).unwrap());
+}
