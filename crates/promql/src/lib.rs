@@ -22,5 +22,6 @@ mod token;
 pub use ast::{Expr, ExprKind, Span, ValueType};
 pub use error::{ParseError, ParseErrors};
 pub use parse::{Limits, ParseOptions, parse, parse_metric, parse_selector};
-pub use pretty::prettify;
+pub use pretty::{prettify, prettify_with};
+pub use print::{Style, print_with};
 pub use series::{SeriesDescription, parse_series};

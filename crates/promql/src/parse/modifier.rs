@@ -44,7 +44,7 @@ impl Parser<'_> {
     fn range(&mut self, base: Expr) -> Parsed<Expr> {
         let open = self.advance()?;
         let range = self.duration(0, RANGE)?;
-        self.check_positive(&range);
+        self.check_positive(&range)?;
         if self.accept(Kind::Colon)? {
             return self.subquery(base, range);
         }
@@ -73,7 +73,7 @@ impl Parser<'_> {
             None
         } else {
             let step = self.duration(0, STEP)?;
-            self.check_positive(&step);
+            self.check_positive(&step)?;
             Some(step)
         };
         let close = self.expect(Kind::RightBracket, Some(AFTER_STEP))?;
@@ -85,10 +85,14 @@ impl Parser<'_> {
         Ok(Expr { kind: ExprKind::Subquery(Box::new(subquery)), span })
     }
 
-    fn check_positive(&mut self, duration: &DurationExpr) {
+    fn check_positive(&mut self, duration: &DurationExpr) -> Parsed<()> {
+        if self.token.kind == Kind::Error {
+            return self.unexpected(None);
+        }
         if matches!(duration.kind, DurationKind::Number(seconds, _) if seconds <= 0.0) {
             self.findings.push(duration.span, "duration must be greater than 0");
         }
+        Ok(())
     }
 
     fn set_offset(&mut self, expr: &mut Expr, offset: DurationExpr) {
