@@ -37,7 +37,8 @@ impl Source {
         Ok(match config {
             Discovery::Static(groups) => Self::Static(groups.clone()),
             Discovery::File { patterns, refresh } => {
-                Self::File(file::FileSource::new(patterns.clone(), *refresh))
+                let errors = shared.metrics.file_sd_errors.clone();
+                Self::File(file::FileSource::new(patterns.clone(), *refresh, errors))
             }
             Discovery::Http { url, refresh, http } => {
                 Self::Http(http::HttpSource::new(url, *refresh, HttpClient::new(http, shared)?)?)

@@ -31,10 +31,14 @@ impl Check {
         for series in &out.series {
             let region = &self.cache.label_bytes()[series.labels.start as usize..series.labels.end as usize];
             let labels = Labels::from_canonical(region).unwrap();
-            let pairs: Vec<String> =
-                labels.iter().filter(|l| *l != ("job", "j") && *l != ("instance", "i")).map(|(n, v)| format!("{n}={v}")).collect();
+            let pairs: Vec<String> = labels
+                .iter()
+                .filter(|l| *l != ("job", "j") && *l != ("instance", "i"))
+                .map(|(n, v)| format!("{n}={v}"))
+                .collect();
             for sample in &out.samples[series.samples.start as usize..series.samples.end as usize] {
-                let at = if sample.timestamp == NOW { String::new() } else { format!("@{}", sample.timestamp) };
+                let at =
+                    if sample.timestamp == NOW { String::new() } else { format!("@{}", sample.timestamp) };
                 let untracked = if series.untracked { " untracked" } else { "" };
                 let exemplars = series.exemplars.len();
                 let exemplars = if exemplars > 0 { format!(" +{exemplars}") } else { String::new() };
@@ -46,7 +50,8 @@ impl Check {
             (0, 0) => String::new(),
             (d, b) => format!(" dup={d} far={b}"),
         };
-        lines.push(format!("{}/{}/{}{left_out}{error}", out.scraped, out.after_relabelling, out.series_added));
+        lines
+            .push(format!("{}/{}/{}{left_out}{error}", out.scraped, out.after_relabelling, out.series_added));
         self.cache.finish(result.is_ok());
         lines
     }
@@ -84,7 +89,8 @@ fn colliding_labels() {
 fn scraped_timestamps() {
     let body = "a 1 5000\na 2 6000\nb 1\nfar 1 9999999999\n";
     let mut check = Check::new(|_| ());
-    let want = ["__name__=a 1@5000 untracked", "__name__=a 2@6000 untracked", "__name__=b 1", "4/4/2 dup=0 far=1"];
+    let want =
+        ["__name__=a 1@5000 untracked", "__name__=a 2@6000 untracked", "__name__=b 1", "4/4/2 dup=0 far=1"];
     assert_eq!(check.scrape(body), want);
     let mut check = Check::new(|job| job.track_timestamps_staleness = true);
     assert_eq!(check.scrape(body)[0], "__name__=a 1@5000");
@@ -97,7 +103,8 @@ fn metric_relabelling() {
     let mut check = Check::new(|job| {
         job.metric_relabel = vec![
             rule(|r| {
-                (r.source_labels, r.regex, r.action) = (vec!["__name__".into()], "go_.*".into(), Action::Drop);
+                (r.source_labels, r.regex, r.action) =
+                    (vec!["__name__".into()], "go_.*".into(), Action::Drop);
             }),
             rule(|r| {
                 (r.source_labels, r.target_label, r.regex, r.replacement) =

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::metrics::counter::Counter;
+
 use super::Sender;
 use super::glob::glob;
 use super::groups::{read_groups, with_origin};
@@ -20,11 +22,13 @@ pub(crate) struct FileSource {
     patterns: Vec<String>,
     refresh: Duration,
     files: BTreeMap<PathBuf, (Stamp, Vec<TargetGroup>)>,
+    /// Files that could not be read so far.
+    errors: Counter,
 }
 
 impl FileSource {
-    pub(crate) fn new(patterns: Vec<String>, refresh: Duration) -> Self {
-        Self { patterns, refresh, files: BTreeMap::new() }
+    pub(crate) fn new(patterns: Vec<String>, refresh: Duration, errors: Counter) -> Self {
+        Self { patterns, refresh, files: BTreeMap::new(), errors }
     }
 
     /// Sends the groups at once and then after each change; never ends.
@@ -60,6 +64,7 @@ impl FileSource {
             match glob(pattern) {
                 Ok(found) => paths.extend(found),
                 Err(error) => {
+                    self.errors.inc();
                     tracing::warn!(%pattern, %error, "cannot list files of targets");
                     return false;
                 }
@@ -81,6 +86,7 @@ impl FileSource {
                     self.files.insert(path, (stamp, groups));
                 }
                 Err(error) => {
+                    self.errors.inc();
                     tracing::error!(path = %path.display(), %error, "cannot read file of targets");
                     let kept = known.map(|(_, groups)| groups.clone()).unwrap_or_default();
                     self.files.insert(path, (stamp, kept));
@@ -105,7 +111,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
         let pattern = format!("{}/*.json", dir.path().display());
-        let mut source = FileSource::new(vec![pattern], Duration::from_secs(60));
+        let mut source = FileSource::new(vec![pattern], Duration::from_secs(60), Counter::default());
         let targets = |source: &FileSource| {
             source.groups().iter().flat_map(|g| g.targets.clone()).collect::<Vec<_>>().join(" ")
         };
@@ -124,6 +130,7 @@ mod tests {
         write("b.json", "[broken");
         assert!(!source.read(false));
         assert_eq!(targets(&source), "a a2 b");
+        assert_eq!(source.errors.get(), 1);
 
         std::fs::remove_file(path("a.json")).unwrap();
         assert!(source.read(false));

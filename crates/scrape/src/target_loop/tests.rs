@@ -24,7 +24,9 @@ impl Check {
         let mut job = JobConfig::new("j");
         change(&mut job);
         let group = TargetGroup { targets: vec![host.into()], ..TargetGroup::default() };
-        let TargetOutcome::Kept(target) = targets_of(&group, &job).remove(0).ok().unwrap() else { panic!("kept") };
+        let TargetOutcome::Kept(target) = targets_of(&group, &job).remove(0).ok().unwrap() else {
+            panic!("kept")
+        };
         let sink = Arc::new(RecordingSink::default());
         let clock = Arc::new(ManualClock::new(5000));
         let manager = Manager::new(Options::default(), sink.clone(), clock, &mut Registry::default());
@@ -87,7 +89,11 @@ async fn a_good_scrape_and_its_report() {
     assert_eq!(asked[0].header("accept-encoding"), "gzip");
     assert_eq!(asked[0].header("x-prometheus-scrape-timeout-seconds"), "10");
     assert!(asked[0].header("user-agent").starts_with("isobar/"));
-    assert!(asked[0].header("accept").starts_with("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"));
+    assert!(
+        asked[0]
+            .header("accept")
+            .starts_with("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,")
+    );
 }
 
 #[tokio::test]
@@ -143,7 +149,10 @@ async fn hostile_bodies_are_bounded() {
             job.extra_scrape_metrics = true;
         });
         let values = check.values().await;
-        assert!(values.ends_with("scrape_timeout_seconds 10, scrape_sample_limit 0, scrape_body_size_bytes -1"), "{values}");
+        assert!(
+            values.ends_with("scrape_timeout_seconds 10, scrape_sample_limit 0, scrape_body_size_bytes -1"),
+            "{values}"
+        );
         assert_eq!(check.error(), "body size limit exceeded");
     }
     let mut check = Check::new(&server.host(), |job| {
@@ -156,7 +165,11 @@ async fn hostile_bodies_are_bounded() {
 
 #[tokio::test]
 async fn settings_reach_the_request() {
-    let server = Server::start(|asked| if asked.header("accept-encoding") == "gzip" { gzip(b"z 1\n") } else { text("a 1\n") }).await;
+    let server =
+        Server::start(
+            |asked| if asked.header("accept-encoding") == "gzip" { gzip(b"z 1\n") } else { text("a 1\n") },
+        )
+        .await;
     let mut check = Check::new(&server.host(), |job| {
         job.params.insert("module".into(), vec!["x y".into()]);
         job.metrics_path = "/probe".into();
