@@ -224,10 +224,8 @@ fn parse_rare(text: &str) -> Result<f64, NumberError> {
 fn separators_well_placed(unsigned: &str) -> bool {
     let bytes = unsigned.as_bytes();
     let (mut at, mut hex, mut last) = (0, false, b'^');
-    if let [b'0', letter, ..] = bytes {
-        if matches!(letter.to_ascii_lowercase(), b'b' | b'o' | b'x') {
-            (at, last, hex) = (2, b'0', letter.eq_ignore_ascii_case(&b'x'));
-        }
+    if let [b'0', letter @ (b'b' | b'B' | b'o' | b'O' | b'x' | b'X'), ..] = bytes {
+        (at, last, hex) = (2, b'0', letter.eq_ignore_ascii_case(&b'x'));
     }
     for byte in &bytes[at..] {
         last = match byte {

@@ -13,6 +13,9 @@ mod syntax;
 mod translate;
 mod unicode;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, LazyLock};
 
 use plan::Plan;

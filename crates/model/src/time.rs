@@ -153,7 +153,7 @@ pub fn format_duration(ms: i64) -> String {
     for (unit, size) in UNITS {
         let exact_only = matches!(unit, "y" | "w");
         let count = rest / size;
-        if count > 0 && !(exact_only && rest % size != 0) {
+        if count > 0 && (!exact_only || rest.is_multiple_of(size)) {
             // Writing into a String cannot fail.
             let _ = write!(out, "{count}{unit}");
             rest -= count * size;

@@ -6,7 +6,7 @@
 use crate::ast::{DurationExpr, DurationKind, DurationOp, Expr, ExprKind, Modifiers};
 
 /// What fits into Go's `time.Duration` (int64 ns), in seconds.
-pub(crate) const MAX_SECONDS: f64 = 9_223_372_036.854_775_807;
+pub(crate) const MAX_SECONDS: f64 = 9_223_372_036.854_776;
 
 /// Why a duration expression has no usable value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

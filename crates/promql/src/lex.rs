@@ -183,10 +183,10 @@ impl<'a> Lexer<'a> {
             self.got_colon = true;
             return self.token(Kind::Colon);
         }
-        if matches!(first, 's' | 'r' | 'm' | 'S' | 'R' | 'M') {
-            if let Some(kind) = self.duration_word() {
-                return self.token(kind);
-            }
+        if matches!(first, 's' | 'r' | 'm' | 'S' | 'R' | 'M')
+            && let Some(kind) = self.duration_word()
+        {
+            return self.token(kind);
         }
         self.fail(self.start, format!("unexpected character: {}, expected ':'", quote_char(first)))
     }

@@ -19,6 +19,13 @@ pub mod quote;
 pub mod series;
 mod token;
 
+#[cfg(test)]
+mod parse_test;
+#[cfg(test)]
+mod print_test;
+#[cfg(test)]
+mod series_test;
+
 pub use ast::{Expr, ExprKind, Span, ValueType};
 pub use error::{ParseError, ParseErrors};
 pub use parse::{Limits, ParseOptions, parse, parse_metric, parse_selector};

@@ -318,7 +318,7 @@ impl<'a> Parser<'a> {
         min: u32,
         max: Option<u32>,
     ) -> Result<(), RegexError> {
-        let greedy = !self.accept("?") != self.flags.ungreedy;
+        let greedy = self.accept("?") == self.flags.ungreedy;
         if let Some(last) = last {
             return Err(RegexError::new("invalid nested repetition operator", self.since(last)));
         }

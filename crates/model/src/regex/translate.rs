@@ -44,13 +44,13 @@ impl Writer {
             Node::Capture { inner, name } => {
                 self.out.push('(');
                 // Names that begin with a digit can only be asked for by number in any case.
-                if let Some(name) = name.as_ref().filter(|n| !n.starts_with(|c: char| c.is_ascii_digit())) {
-                    if !self.names.contains(name) {
-                        self.out.push_str("?P<");
-                        self.out.push_str(name);
-                        self.out.push('>');
-                        self.names.push(name.clone());
-                    }
+                let usable =
+                    |n: &&String| !n.starts_with(|c: char| c.is_ascii_digit()) && !self.names.contains(n);
+                if let Some(name) = name.as_ref().filter(usable) {
+                    self.out.push_str("?P<");
+                    self.out.push_str(name);
+                    self.out.push('>');
+                    self.names.push(name.clone());
                 }
                 self.node(inner);
                 self.out.push(')');

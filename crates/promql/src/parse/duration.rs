@@ -184,7 +184,9 @@ impl Parser<'_> {
     /// `literal`, or 0 and a finding at `place` when it is more than 2^63 ns.
     fn check_range(&mut self, literal: DurationExpr, place: Span) -> DurationExpr {
         match literal.kind {
-            DurationKind::Number(seconds, _) if !(seconds.abs() <= crate::duration::MAX_SECONDS) => {
+            DurationKind::Number(seconds, _)
+                if seconds.is_nan() || seconds.abs() > crate::duration::MAX_SECONDS =>
+            {
                 self.findings.push(place, "duration out of range");
                 DurationExpr { kind: DurationKind::Number(0.0, false), span: Span::default() }
             }

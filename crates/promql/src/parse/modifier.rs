@@ -122,7 +122,7 @@ impl Parser<'_> {
             }
             _ => {
                 let seconds = self.signed_number(Some(AT))?;
-                if !seconds.is_finite() || !(-9.223372036854775e18..9.223372036854775e18).contains(&seconds) {
+                if !(i64::MIN as f64..i64::MAX as f64).contains(&seconds) || seconds == i64::MIN as f64 {
                     let shown = model::number::format_fixed(seconds, 6);
                     self.findings.push(expr.span, format!("timestamp out of bounds for @ modifier: {shown}"));
                 }
