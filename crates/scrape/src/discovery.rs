@@ -29,7 +29,7 @@ pub(crate) struct Update {
 pub(crate) enum Source {
     Static(Vec<TargetGroup>),
     File(file::FileSource),
-    Http(http::HttpSource),
+    Http(Box<http::HttpSource>),
 }
 
 impl Source {
@@ -41,7 +41,7 @@ impl Source {
                 Self::File(file::FileSource::new(patterns.clone(), *refresh, errors))
             }
             Discovery::Http { url, refresh, http } => {
-                Self::Http(http::HttpSource::new(url, *refresh, HttpClient::new(http, shared)?)?)
+                Self::Http(Box::new(http::HttpSource::new(url, *refresh, HttpClient::new(http, shared)?)?))
             }
         })
     }
