@@ -129,6 +129,7 @@ impl Decoder<'_> {
             match (field, kind) {
                 (1, Kind::Bytes) => {
                     wire.bytes()?;
+                    wire.at = pass_labels(wire.buf, wire.at, wire.end);
                     let here = start..wire.at;
                     if labels.is_empty() {
                         labels = here;
@@ -170,6 +171,18 @@ impl Decoder<'_> {
         });
         Ok(())
     }
+}
+
+/// The end of the run of label fields at `at`, as far as they have the short form that nearly all have.
+#[inline]
+fn pass_labels(buf: &[u8], mut at: usize, end: usize) -> usize {
+    while let Some(&[0x0a, length]) = buf.get(at..at + 2)
+        && length < 0x80
+        && at + 2 + usize::from(length) <= end
+    {
+        at += 2 + usize::from(length);
+    }
+    at
 }
 
 /// A sample field as every sender writes it: tag, length, value, timestamp of at most 8 bytes. `None` for any other
