@@ -101,7 +101,8 @@ async fn empty_results(state: &Arc<crate::state::ApiState>, request: Request) ->
     })?;
     let queries = count_queries(&body).ok_or_else(|| ApiError::bad_data("protobuf: not a read request"))?;
     // One empty `results` field (number 1, length 0) for each.
-    let answer = snappy::compress(&[0x0a, 0x00].repeat(queries)).map_err(|e| ApiError::bad_data(e.to_string()))?;
+    let answer =
+        snappy::compress(&[0x0a, 0x00].repeat(queries)).map_err(|e| ApiError::bad_data(e.to_string()))?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
     Ok((headers, answer).into_response())
 }
@@ -157,7 +158,8 @@ pub(crate) async fn profiles(request: Request) -> Response {
 
 /// Alertmanager's status, without an Alertmanager in it.
 pub(crate) async fn alertmanager_status(State(state): Shared) -> Response {
-    let mut out = String::from(r#"{"cluster":{"status":"disabled","peers":[]},"config":{"original":""},"uptime":"#);
+    let mut out =
+        String::from(r#"{"cluster":{"status":"disabled","peers":[]},"config":{"original":""},"uptime":"#);
     push_string(&mut out, &time::format_rfc3339((state.runtime)().start_ms));
     out.push_str(r#","versionInfo":{"version":"#);
     push_string(&mut out, &state.build.isobar_version);

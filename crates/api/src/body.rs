@@ -21,7 +21,11 @@ use crate::params::too_large;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Reads a whole body: at most `limit` bytes within `patience`.
-pub(crate) async fn read_limited(mut body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
+pub(crate) async fn read_limited(
+    mut body: Body,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
     if HttpBody::size_hint(&body).lower() > limit as u64 {
         return Err(too_large(limit));
     }
@@ -87,7 +91,10 @@ impl<P: Pieces + Unpin> HttpBody for PiecesBody<P> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first.into()))));
         }
@@ -124,7 +131,10 @@ impl HttpBody for GzipBody {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         loop {
             if self.encoder.is_none() {
                 return Poll::Ready(None);
@@ -208,6 +218,9 @@ mod tests {
         assert_eq!(read_limited(chunks(3), 9, limit).await.unwrap(), "abcabcabc");
         assert_eq!(read_limited(chunks(4), 9, limit).await.unwrap_err().kind, ErrorKind::TooLarge);
         let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
-        assert_eq!(read_limited(never, 9, Duration::from_millis(5)).await.unwrap_err().kind, ErrorKind::TooSlow);
+        assert_eq!(
+            read_limited(never, 9, Duration::from_millis(5)).await.unwrap_err().kind,
+            ErrorKind::TooSlow
+        );
     }
 }

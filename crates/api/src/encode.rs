@@ -42,7 +42,11 @@ pub(crate) fn push_strings<S: AsRef<str>>(out: &mut String, all: impl IntoIterat
 }
 
 /// Appends a JSON list whose elements `one` writes.
-pub(crate) fn push_list<T>(out: &mut String, all: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut String, T)) {
+pub(crate) fn push_list<T>(
+    out: &mut String,
+    all: impl IntoIterator<Item = T>,
+    mut one: impl FnMut(&mut String, T),
+) {
     out.push('[');
     for (at, item) in all.into_iter().enumerate() {
         if at > 0 {
@@ -186,7 +190,8 @@ fn for_each_bucket(histogram: &Histogram, mut each: impl FnMut(u8, f64, f64, f64
         let bounds = histogram.custom_values.as_deref().unwrap_or(&[]);
         let bound = |index: i64| usize::try_from(index).ok().and_then(|i| bounds.get(i)).copied();
         for (index, count) in indexed(&histogram.positive_spans, &histogram.positive_buckets) {
-            let lower = if index == 0 { f64::NEG_INFINITY } else { bound(index - 1).unwrap_or(f64::INFINITY) };
+            let lower =
+                if index == 0 { f64::NEG_INFINITY } else { bound(index - 1).unwrap_or(f64::INFINITY) };
             let upper = bound(index).unwrap_or(f64::INFINITY);
             each(if lower == f64::NEG_INFINITY { 3 } else { 0 }, lower, upper, count);
         }
@@ -208,7 +213,10 @@ fn for_each_bucket(histogram: &Histogram, mut each: impl FnMut(u8, f64, f64, f64
     }
 }
 
-fn indexed<'a>(spans: &'a [model::histogram::Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+fn indexed<'a>(
+    spans: &'a [model::histogram::Span],
+    buckets: &'a [f64],
+) -> impl Iterator<Item = (i64, f64)> + 'a {
     let mut next = 0i64;
     let indexes = spans.iter().flat_map(move |span| {
         let first = next + i64::from(span.offset);
@@ -245,7 +253,12 @@ enum Rest {
 
 impl ResultEncoder {
     /// The encoder of `value` with the figures of `stats`, if given, and the texts of warnings and infos.
-    pub(crate) fn new(value: Value, stats: Option<&QueryStats>, warnings: &[String], infos: &[String]) -> Self {
+    pub(crate) fn new(
+        value: Value,
+        stats: Option<&QueryStats>,
+        warnings: &[String],
+        infos: &[String],
+    ) -> Self {
         let scalar = |kind: &str, timestamp: i64, write: &dyn Fn(&mut String)| {
             let mut text = format!(r#""{kind}","result":["#);
             push_time(&mut text, timestamp);
@@ -378,7 +391,9 @@ mod tests {
     #[test]
     fn strings_times_and_values() {
         assert_eq!(text(|o| push_string(o, "a\"\\\n\u{1}é<b>")), r#""a\"\\\n\u0001é<b>""#);
-        for (ms, expected) in [(0, "0"), (1_500, "1.500"), (-1, "-0.001"), (1_435_781_451_781, "1435781451.781")] {
+        for (ms, expected) in
+            [(0, "0"), (1_500, "1.500"), (-1, "-0.001"), (1_435_781_451_781, "1435781451.781")]
+        {
             assert_eq!(text(|o| push_time(o, ms)), expected);
         }
         assert_eq!(text(|o| push_time(o, i64::MIN)), "-9223372036854775.808");

@@ -121,7 +121,8 @@ impl IntoResponse for ApiError {
         json.push_str(r#","error":"#);
         push_string(&mut json, &self.message);
         json.push('}');
-        let mut response = (self.status(), [(header::CONTENT_TYPE, "application/json")], json).into_response();
+        let mut response =
+            (self.status(), [(header::CONTENT_TYPE, "application/json")], json).into_response();
         set_retry_after(&mut response, self.retry_after);
         response
     }
@@ -156,8 +157,9 @@ impl From<Failure> for ApiError {
             Code::Unimplemented => ErrorKind::NotImplemented,
             Code::Corrupt | Code::Internal => ErrorKind::Internal,
         };
-        let retry_after =
-            failure.retry_after.or_else(|| (kind == ErrorKind::Unavailable).then_some(Duration::from_secs(1)));
+        let retry_after = failure
+            .retry_after
+            .or_else(|| (kind == ErrorKind::Unavailable).then_some(Duration::from_secs(1)));
         Self { retry_after, ..Self::new(kind, failure.message) }
     }
 }

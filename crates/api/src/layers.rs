@@ -40,7 +40,8 @@ pub(crate) async fn observe(State(state): State<Arc<ApiState>>, request: Request
 
 /// CORS, gzip, and headers that keep browsers from guessing.
 pub(crate) async fn headers(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
-    let wants_gzip = accepted(request.headers(), header::ACCEPT_ENCODING).iter().any(|(m, _)| m == "gzip" || m == "*");
+    let wants_gzip =
+        accepted(request.headers(), header::ACCEPT_ENCODING).iter().any(|(m, _)| m == "gzip" || m == "*");
     let allowed = allowed_origin(request.headers(), &state);
     let mut response = next.run(request).await;
     if wants_gzip && response.status() == StatusCode::OK {

@@ -57,13 +57,21 @@ impl ApiMetrics {
             write_failures: Family::default(),
             writes_held_bytes: Gauge::default(),
         };
-        registry.register("prometheus_http_requests", "HTTP requests by handler and code", metrics.requests.clone());
+        registry.register(
+            "prometheus_http_requests",
+            "HTTP requests by handler and code",
+            metrics.requests.clone(),
+        );
         registry.register(
             "prometheus_http_request_duration_seconds",
             "Time until the head of the answer, by handler",
             metrics.duration.clone(),
         );
-        registry.register("isobar_http_panics", "Requests that ended in a defect of ours", metrics.panics.clone());
+        registry.register(
+            "isobar_http_panics",
+            "Requests that ended in a defect of ours",
+            metrics.panics.clone(),
+        );
         registry.register("isobar_http_connections", "Open HTTP connections", metrics.connections.clone());
         registry.register(
             "isobar_http_connections_refused",

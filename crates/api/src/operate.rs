@@ -58,7 +58,8 @@ pub(crate) async fn quit(State(state): Shared) -> Response {
 }
 
 pub(crate) async fn only_post() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST, PUT")], "Only POST or PUT requests allowed").into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST, PUT")], "Only POST or PUT requests allowed")
+        .into_response()
 }
 
 pub(crate) async fn metrics(State(state): Shared, headers: HeaderMap) -> Result<Response, ApiError> {

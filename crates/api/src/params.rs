@@ -48,7 +48,9 @@ impl Params {
         let all: Vec<&str> = self.all("match[]").collect();
         if all.len() > MAX_SELECTORS {
             let count = all.len();
-            return Err(ApiError::bad_data(format!("{count} match[] parameters, the limit is {MAX_SELECTORS}")));
+            return Err(ApiError::bad_data(format!(
+                "{count} match[] parameters, the limit is {MAX_SELECTORS}"
+            )));
         }
         Ok(all)
     }
@@ -140,7 +142,9 @@ pub(crate) fn tenant(headers: &http::HeaderMap, state: &ApiState) -> Result<Tena
 fn decode_form(text: &[u8], into: &mut Vec<(String, String)>) -> Result<(), ApiError> {
     for pair in text.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
         if pair.contains(&b';') {
-            return Err(ApiError::bad_data("error parsing form values: invalid semicolon separator in query"));
+            return Err(ApiError::bad_data(
+                "error parsing form values: invalid semicolon separator in query",
+            ));
         }
         let cut = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
         let name = unescape(&pair[..cut])?;
@@ -199,7 +203,7 @@ pub(crate) fn parse_time(text: &str) -> Result<i64, String> {
     if let Ok(seconds) = number::parse_float(text) {
         let ms = (seconds.trunc() * 1000.0) + (seconds.fract() * 1000.0).round();
         // Beyond this no integer of nanoseconds in Go's time holds the value either.
-        if !(ms.abs() < 9.2e18) {
+        if ms.is_nan() || ms.abs() >= 9.2e18 {
             return Err(bad());
         }
         return Ok(ms as i64);
@@ -216,7 +220,7 @@ pub(crate) fn parse_duration_ns(text: &str) -> Result<i64, String> {
     let shown: String = text.chars().take(64).collect();
     if let Ok(seconds) = number::parse_float(text) {
         let ns = seconds * 1e9;
-        if !(ns.abs() < 9.223_372_036_854_775e18) {
+        if ns.is_nan() || ns.abs() >= 9.223_372_036_854_775e18 {
             return Err(format!("cannot parse {shown:?} to a valid duration. It overflows int64"));
         }
         return Ok(ns as i64);
@@ -234,7 +238,11 @@ pub(crate) fn accepted(headers: &http::HeaderMap, name: header::HeaderName) -> V
             let mut parts = item.split(';').map(str::trim);
             let media = parts.next().unwrap_or("").to_ascii_lowercase();
             let rest: Vec<&str> = parts.collect();
-            let q = rest.iter().find_map(|p| p.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+            let q = rest
+                .iter()
+                .find_map(|p| p.strip_prefix("q="))
+                .and_then(|q| q.parse::<f32>().ok())
+                .unwrap_or(1.0);
             if !media.is_empty() && q > 0.0 {
                 all.push((media, q));
             }
@@ -270,7 +278,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        let check = |text: &str, expected: Option<i64>| assert_eq!(parse_duration_ns(text).ok(), expected, "{text}");
+        let check =
+            |text: &str, expected: Option<i64>| assert_eq!(parse_duration_ns(text).ok(), expected, "{text}");
         check("0.5", Some(500_000_000));
         check("1h30m", Some(5_400_000_000_000));
         check("-1", Some(-1_000_000_000));
@@ -289,8 +298,8 @@ mod tests {
             result.map(|()| pairs).map_err(|e| e.message)
         };
         let pairs = check("query=a%2Bb+c&match[]=x&match%5B%5D=%C3%A9&&empty&n=").unwrap();
-        let expected =
-            [("query", "a+b c"), ("match[]", "x"), ("match[]", "é"), ("empty", ""), ("n", "")].map(|(n, v)| (n.into(), v.into()));
+        let expected = [("query", "a+b c"), ("match[]", "x"), ("match[]", "é"), ("empty", ""), ("n", "")]
+            .map(|(n, v)| (n.into(), v.into()));
         assert_eq!(pairs, expected);
         assert!(check("a=%zz").unwrap_err().contains("invalid URL escape \"%zz\""));
         assert!(check("a=%2").unwrap_err().contains("invalid URL escape"));
@@ -301,7 +310,10 @@ mod tests {
     #[test]
     fn numbers_fail_with_the_words_of_go() {
         assert_eq!(atoi("x").unwrap_err(), "strconv.Atoi: parsing \"x\": invalid syntax");
-        assert_eq!(atoi("9223372036854775808").unwrap_err(), "strconv.Atoi: parsing \"9223372036854775808\": value out of range");
+        assert_eq!(
+            atoi("9223372036854775808").unwrap_err(),
+            "strconv.Atoi: parsing \"9223372036854775808\": value out of range"
+        );
         assert_eq!(atoi("-1"), Ok(-1));
     }
 }

@@ -13,7 +13,9 @@ use model::{MetricMetadata, TimeRange, time};
 use query::{Annotation, AnnotationKind, Options, Outcome, QueryError, Value};
 
 use crate::body::{json_text, stream_json};
-use crate::encode::{ResultEncoder, push_labels, push_list, push_notes, push_string, push_strings, push_time, push_unsigned};
+use crate::encode::{
+    ResultEncoder, push_labels, push_list, push_notes, push_string, push_strings, push_time, push_unsigned,
+};
 use crate::error::{ApiError, ErrorKind};
 use crate::params::{Params, parse_duration_ns};
 use crate::state::ApiState;
@@ -65,7 +67,8 @@ fn options(params: &Params) -> Result<Options, ApiError> {
     let lookback = params
         .duration_ns("lookback_delta")
         .map_err(|why| ApiError::bad_data(format!("error parsing lookback delta duration: {why}")))?;
-    let staleness = params.duration_ns("max_staleness").map_err(|why| ApiError::parameter("max_staleness", why))?;
+    let staleness =
+        params.duration_ns("max_staleness").map_err(|why| ApiError::parameter("max_staleness", why))?;
     let read_level = match staleness.and_then(|ns| u64::try_from(ns).ok()) {
         Some(ns) if ns > 0 => ReadLevel::MaxStaleness(Duration::from_nanos(ns)),
         _ => ReadLevel::Linearizable,
@@ -122,7 +125,10 @@ fn selectors(state: &ApiState, params: &Params) -> Result<Vec<Vec<model::Matcher
             other => other.into(),
         })?;
         if matchers.iter().all(model::Matcher::matches_empty) {
-            return Err(ApiError::parameter("match[]", "match[] must contain at least one non-empty matcher"));
+            return Err(ApiError::parameter(
+                "match[]",
+                "match[] must contain at least one non-empty matcher",
+            ));
         }
         sets.push(matchers);
     }
@@ -191,7 +197,8 @@ pub(crate) async fn label_values(
     let limit = params.limit("limit")?;
     let range = params.range()?;
     let sets = selectors(&state, &params)?;
-    let mut all = state.frontend.label_values(&name, sets, range, one_more(limit), &options(&params)?).await?;
+    let mut all =
+        state.frontend.label_values(&name, sets, range, one_more(limit), &options(&params)?).await?;
     let warnings = cut(&mut all, limit);
     Ok(list_answer(all, &warnings, |out, value| push_string(out, &value)))
 }
@@ -212,7 +219,8 @@ fn unescape_name(name: &str) -> String {
         }
         let Some(end) = rest.find('_') else { return name.to_owned() };
         let code = rest[..end].bytes().all(|b| b.is_ascii_hexdigit()).then_some(&rest[..end]);
-        let Some(found) = code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32) else {
+        let Some(found) = code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32)
+        else {
             return name.to_owned();
         };
         out.push(found);
@@ -280,7 +288,8 @@ pub(crate) async fn query_exemplars(State(state): Shared, params: Params) -> Res
 pub(crate) async fn active_queries(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let tenancy = state.settings.tenancy;
     let tenant = params.tenant();
-    let all: Vec<_> = state.frontend.active().into_iter().filter(|q| !tenancy || q.tenant == tenant).collect();
+    let all: Vec<_> =
+        state.frontend.active().into_iter().filter(|q| !tenancy || q.tenant == tenant).collect();
     Ok(success(|out| {
         push_list(out, all, |out, active| {
             out.push_str(r#"{"id":"#);

@@ -105,15 +105,19 @@ fn push_counts(out: &mut String, name: &str, counts: &[NamedCount]) {
 pub(crate) async fn tsdb(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let limit = match params.get("limit") {
         "" => 10,
-        text => text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| ApiError::bad_data("limit must be a positive number"))?,
+        text => text
+            .parse()
+            .ok()
+            .filter(|n| *n >= 1)
+            .ok_or_else(|| ApiError::bad_data("limit must be a positive number"))?,
     };
     if limit > MAX_TSDB_LIMIT {
         return Err(ApiError::bad_data(format!("limit must not exceed {MAX_TSDB_LIMIT}")));
     }
     let storage = std::sync::Arc::clone(&state.storage);
-    let status = tokio::task::spawn_blocking(move || storage.status(limit as usize))
-        .await
-        .map_err(|_| ApiError::new(crate::error::ErrorKind::Internal, "storage status ended in a defect of ours"))?;
+    let status = tokio::task::spawn_blocking(move || storage.status(limit as usize)).await.map_err(|_| {
+        ApiError::new(crate::error::ErrorKind::Internal, "storage status ended in a defect of ours")
+    })?;
     Ok(success(|out| {
         out.push_str(&format!(
             r#"{{"headStats":{{"numSeries":{},"numLabelPairs":{},"chunkCount":{},"minTime":{},"maxTime":{}}}"#,

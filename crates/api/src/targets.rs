@@ -89,7 +89,9 @@ fn known_pool(state: &crate::state::ApiState, params: &Params) -> Result<(), Api
     }
     if !state.targets.pools().iter().any(|name| name == pool) {
         let shown: String = pool.chars().take(100).collect();
-        return Err(ApiError::bad_data(format!("error retrieving scrape config: scrape pool {shown:?} not found")));
+        return Err(ApiError::bad_data(format!(
+            "error retrieving scrape config: scrape pool {shown:?} not found"
+        )));
     }
     Ok(())
 }

@@ -43,7 +43,8 @@ impl WriteSlots {
         metrics.writes_held_bytes.inc_by(bytes as i64);
         let held = Held { slots: self, metrics, bytes };
         if before > 0 && before + bytes > limit {
-            let message = format!("too many write requests are under way: limit {limit} bytes of decompressed bodies");
+            let message =
+                format!("too many write requests are under way: limit {limit} bytes of decompressed bodies");
             return Err(ApiError::busy(message, Duration::from_secs(1)));
         }
         Ok(held)
@@ -199,7 +200,8 @@ mod tests {
     fn only_remote_write_1_in_snappy_is_accepted() {
         let check = |content_type: &str, encoding: &str, ok: bool| {
             let mut headers = HeaderMap::new();
-            for (name, value) in [(header::CONTENT_TYPE, content_type), (header::CONTENT_ENCODING, encoding)] {
+            for (name, value) in [(header::CONTENT_TYPE, content_type), (header::CONTENT_ENCODING, encoding)]
+            {
                 if !value.is_empty() {
                     headers.insert(name, HeaderValue::from_str(value).unwrap());
                 }

@@ -502,7 +502,7 @@ function chart(series, start, end, gap, zoom) {
       return node;
     };
     const row = (one) => el("div", { class: "row" }, swatch(one.at), el("b", {}, formatNumber(one.value)), el("span", { class: "mono" }, seriesNodes(series[one.at].metric)));
-    tip.replaceChildren(el("div", {}, formatTime(best.t)), row(best), others.map(row), found.length > 8 ? el("div", { class: "hint" }, `and ${found.length - 8} more`) : "");
+    tip.replaceChildren(el("div", {}, formatTime(best.t)), row(best), ...others.map(row), found.length > 8 ? el("div", { class: "hint" }, `and ${found.length - 8} more`) : "");
     tip.hidden = false;
     const room = box.clientWidth - tip.offsetWidth - 8;
     const wanted = px + 16 > room ? px - tip.offsetWidth - 16 : px + 16;
@@ -650,7 +650,7 @@ function graphPage(main) {
   });
   area.addEventListener("blur", () => drop.close());
 
-  function remember() {
+  function remember(first) {
     const params = new URLSearchParams();
     params.set("g0.expr", area.value);
     params.set("g0.tab", state.tab === "graph" ? "0" : "1");
@@ -659,7 +659,8 @@ function graphPage(main) {
     if (state.moment !== null) params.set("g0.moment_input", formatTime(state.moment));
     if (state.step) params.set("g0.step_input", state.step);
     const next = "?" + params;
-    if (next !== location.search) window.history.pushState(null, "", next);
+    if (first) window.history.replaceState(null, "", next);
+    else if (next !== location.search) window.history.pushState(null, "", next);
   }
 
   function timeInput(key, title, jump) {
@@ -740,7 +741,7 @@ function graphPage(main) {
     run();
   }
 
-  async function run() {
+  async function run(first = false) {
     drop.close();
     drawControls();
     const query = area.value.trim();
@@ -750,7 +751,7 @@ function graphPage(main) {
       output.replaceChildren(el("div", { class: "empty" }, "Write an expression, for example ", el("code", {}, "up"), "."));
       return;
     }
-    remember();
+    remember(first);
     running = new AbortController();
     const { signal } = running;
     const begun = performance.now();
@@ -774,6 +775,7 @@ function graphPage(main) {
       if (stats) words.push(`${stats.samples.totalQueryableSamples.toLocaleString()} samples`, `${(stats.timings.execTotalTime * 1000).toFixed(1)} ms in the server`);
       figures.textContent = words.join(" · ");
       const notes = [...(answer.warnings ?? []).map((text) => ["warn", text]), ...(answer.infos ?? []).map((text) => ["info", text])];
+      themeListeners.length = 0;
       output.replaceChildren(...notes.map(([kind, text]) => el("div", { class: "note " + kind }, text)), range ? graphOf(result, start, last, step) : tableOf(resultType, result));
       store.set("history", [query, ...store.get("history", []).filter((text) => text !== query)].slice(0, 50));
     } catch (error) {
@@ -822,7 +824,7 @@ function graphPage(main) {
 
   window.addEventListener("popstate", () => graphPage(main), { once: true });
   grow();
-  run();
+  run(true);
   api("status/not_active").then(({ data }) => {
     if (!data.length) return;
     const list = el("ul", {}, data.map((line) => el("li", {}, line)));

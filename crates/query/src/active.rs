@@ -55,7 +55,12 @@ impl ActiveTable {
     ) -> ActiveGuard {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let stopped = CancellationToken::new();
-        let guard = ActiveGuard { table: Arc::clone(self), id, budget: Arc::clone(&budget), stopped: stopped.clone() };
+        let guard = ActiveGuard {
+            table: Arc::clone(self),
+            id,
+            budget: Arc::clone(&budget),
+            stopped: stopped.clone(),
+        };
         self.entries.lock().insert(id, Entry { tenant, kind, text, started_ms, budget, stopped });
         guard
     }

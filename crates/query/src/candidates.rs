@@ -105,7 +105,10 @@ impl<'a> Walk<'a> {
             (Some(at), Some(range_ms)) => {
                 let back = range_ms.saturating_add(self.lookback_ms);
                 let ahead = if selector.extended == Extended::None { 0 } else { self.lookback_ms };
-                TimeRange { after: at.start.saturating_sub(back).saturating_sub(1), until: at.end.saturating_add(ahead) }
+                TimeRange {
+                    after: at.start.saturating_sub(back).saturating_sub(1),
+                    until: at.end.saturating_add(ahead),
+                }
             }
             _ => TimeRange::ALL,
         };

@@ -54,7 +54,9 @@ impl From<Failure> for QueryError {
         let Failure { code, message, retry_after } = failure;
         match code {
             Code::Invalid => Self::Invalid(message),
-            Code::Execution | Code::TooMany | Code::Unimplemented | Code::NotFound => Self::Execution(message),
+            Code::Execution | Code::TooMany | Code::Unimplemented | Code::NotFound => {
+                Self::Execution(message)
+            }
             Code::Timeout => Self::Timeout(message),
             Code::Cancelled => Self::Cancelled(message),
             Code::Unavailable | Code::WrongOwner => {

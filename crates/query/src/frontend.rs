@@ -129,7 +129,9 @@ impl Frontend {
         options: &Options,
     ) -> Result<Outcome, QueryError> {
         if step_ms <= 0 || end_ms < start_ms {
-            return Err(QueryError::Invalid("a range query needs a positive step and an end after its start".into()));
+            return Err(QueryError::Invalid(
+                "a range query needs a positive step and an end after its start".into(),
+            ));
         }
         if (i128::from(end_ms) - i128::from(start_ms)) / i128::from(step_ms)
             > i128::from(self.inner.config.max_points)

@@ -51,6 +51,9 @@ impl Pool {
     /// Waits for a place until `deadline`.
     pub(crate) async fn place(&self, deadline: Instant) -> Result<Place, QueryError> {
         let started = Instant::now();
+        if started >= deadline {
+            return Err(QueryError::Timeout("query timed out in query queue".into()));
+        }
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(Place { _permit: permit, waited: Duration::ZERO });
         }
@@ -101,7 +104,8 @@ impl Pool {
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let text =
+        payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("panic without a message").to_owned()
 }
 

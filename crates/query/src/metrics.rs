@@ -56,10 +56,22 @@ impl Metrics {
             "Time of queries and label calls, waiting included",
             metrics.duration.clone(),
         );
-        registry.register("isobar_query_queue_seconds", "Time that queries waited for a place", metrics.queue.clone());
-        registry.register("isobar_query_failures", "Failed queries and label calls", metrics.failures.clone());
+        registry.register(
+            "isobar_query_queue_seconds",
+            "Time that queries waited for a place",
+            metrics.queue.clone(),
+        );
+        registry.register(
+            "isobar_query_failures",
+            "Failed queries and label calls",
+            metrics.failures.clone(),
+        );
         registry.register("isobar_query_waiting", "Queries that wait for a place", metrics.waiting.clone());
-        registry.register("isobar_query_panics", "Queries that ended in a defect of ours", metrics.panics.clone());
+        registry.register(
+            "isobar_query_panics",
+            "Queries that ended in a defect of ours",
+            metrics.panics.clone(),
+        );
         registry.register(
             "isobar_query_snapshot_retries",
             "Snapshots of shards that were asked for again",
@@ -70,7 +82,11 @@ impl Metrics {
             "Samples loaded by queries",
             metrics.samples.clone(),
         );
-        registry.register("prometheus_engine_queries", "Queries that are evaluated or wait", metrics.running.clone());
+        registry.register(
+            "prometheus_engine_queries",
+            "Queries that are evaluated or wait",
+            metrics.running.clone(),
+        );
         registry.register(
             "prometheus_engine_queries_concurrent_max",
             "Most queries that are evaluated at a time",

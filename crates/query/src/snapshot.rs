@@ -85,7 +85,11 @@ mod tests {
             vec![ShardId(3)]
         }
 
-        fn snapshot(&self, _: ShardId, _: ReadLevel) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
+        fn snapshot(
+            &self,
+            _: ShardId,
+            _: ReadLevel,
+        ) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
             let left = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
             let code = self.code;
             Box::pin(async move {
@@ -108,7 +112,10 @@ mod tests {
     #[tokio::test]
     async fn an_unavailable_shard_is_asked_again_until_the_deadline_and_then_named() {
         assert_eq!(check(3, Code::Unavailable, 5_000).await, Ok(1));
-        assert_eq!(check(1_000, Code::Unavailable, 60).await, Err("shard 3 is not available: no leader".into()));
+        assert_eq!(
+            check(1_000, Code::Unavailable, 60).await,
+            Err("shard 3 is not available: no leader".into())
+        );
         assert_eq!(check(1, Code::Corrupt, 5_000).await, Err("no leader".into()));
     }
 }

@@ -2,14 +2,17 @@
 
 use model::{Matcher, number};
 use promql::ast::{
-    At, Cardinality, DurationExpr, DurationKind, Expr, ExprKind, Extended, Modifiers, Selector, VectorMatching,
+    At, Cardinality, DurationExpr, DurationKind, Expr, ExprKind, Extended, Modifiers, Selector,
+    VectorMatching,
 };
 use serde_json::{Value, json};
 
 /// The tree of `expr`. Depth is bounded by the parser.
 pub(crate) fn json(expr: &Expr) -> Value {
     match &expr.kind {
-        ExprKind::Number { value, .. } => json!({"type": "numberLiteral", "val": number::format_float(*value)}),
+        ExprKind::Number { value, .. } => {
+            json!({"type": "numberLiteral", "val": number::format_float(*value)})
+        }
         ExprKind::String(text) => json!({"type": "stringLiteral", "val": text}),
         ExprKind::Bytes(bytes) => json!({"type": "stringLiteral", "val": String::from_utf8_lossy(bytes)}),
         ExprKind::Selector(selector) => {
@@ -116,16 +119,16 @@ fn optional_duration(duration: Option<&DurationExpr>) -> Value {
 }
 
 fn duration_json(duration: &DurationExpr) -> Value {
-    let node = |op: &str, lhs: Value, rhs: Value| {
-        json!({"type": "durationExpr", "op": op, "lhs": lhs, "rhs": rhs, "wrapped": false})
-    };
+    let node = |op: &str, lhs: Value, rhs: Value| json!({"type": "durationExpr", "op": op, "lhs": lhs, "rhs": rhs, "wrapped": false});
     match &duration.kind {
         DurationKind::Number(value, written) => {
             json!({"type": "numberLiteral", "val": number::format_float(*value), "duration": written})
         }
         DurationKind::Step => node("step", Value::Null, Value::Null),
         DurationKind::Range => node("range", Value::Null, Value::Null),
-        DurationKind::Unary(minus, inner) => node(if *minus { "-" } else { "+" }, Value::Null, duration_json(inner)),
+        DurationKind::Unary(minus, inner) => {
+            node(if *minus { "-" } else { "+" }, Value::Null, duration_json(inner))
+        }
         DurationKind::Binary(op, lhs, rhs) => node(op.as_str(), duration_json(lhs), duration_json(rhs)),
         DurationKind::Paren(inner) => {
             let mut wrapped = duration_json(inner);
@@ -141,14 +144,14 @@ fn duration_json(duration: &DurationExpr) -> Value {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Value) {
+    fn check(text: &str, expected: &Value) {
         let expr = promql::parse(text, &promql::ParseOptions::default()).unwrap();
-        assert_eq!(json(&expr), expected, "{text}");
+        assert_eq!(&json(&expr), expected, "{text}");
     }
 
     #[test]
     fn trees_have_the_shape_that_clients_read() {
-        check("1", json!({"type": "numberLiteral", "val": "1"}));
+        check("1", &json!({"type": "numberLiteral", "val": "1"}));
         let selector = |name: &str| {
             json!({
                 "type": "vectorSelector", "name": name, "offset": 60_000, "offsetExpr": null, "timestamp": null,
@@ -159,10 +162,10 @@ mod tests {
                 ],
             })
         };
-        check(r#"up{job=~"a.*"} offset 1m"#, selector("up"));
+        check(r#"up{job=~"a.*"} offset 1m"#, &selector("up"));
         check(
             "a + on (x) group_left (y) -b",
-            json!({
+            &json!({
                 "type": "binaryExpr", "op": "+", "bool": false,
                 "matching": {"card": "many-to-one", "labels": ["x"], "on": true, "include": ["y"],
                              "fillValues": {"lhs": null, "rhs": null}},

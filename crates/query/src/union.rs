@@ -93,7 +93,12 @@ impl SeriesSource for Union {
         self.sorted_strings(limit, |shard| shard.label_names(request, limit))
     }
 
-    fn label_values(&self, request: &SelectRequest, name: &str, limit: usize) -> Result<Vec<String>, Failure> {
+    fn label_values(
+        &self,
+        request: &SelectRequest,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
         self.sorted_strings(limit, |shard| shard.label_values(request, name, limit))
     }
 

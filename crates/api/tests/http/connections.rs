@@ -24,7 +24,8 @@ async fn listen(limits: ListenLimits) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let served = serve(vec![listener], server.router.clone(), None, limits, server.metrics.clone(), stop.clone());
+    let served =
+        serve(vec![listener], server.router.clone(), None, limits, server.metrics.clone(), stop.clone());
     Listening { address, stop, serving: tokio::spawn(served), _server: server }
 }
 
@@ -34,7 +35,8 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.unwrap().unwrap();
+        let read =
+            tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.unwrap().unwrap();
         all.extend_from_slice(&buffer[..read]);
         let text = String::from_utf8_lossy(&all).into_owned();
         if read == 0 || text.ends_with(end) {
@@ -59,11 +61,14 @@ async fn one_connection_serves_many_requests_until_shutdown() {
 
 #[tokio::test]
 async fn slow_heads_are_closed_and_slow_bodies_get_408() {
-    let server = listen(ListenLimits { head_timeout: Duration::from_millis(200), ..ListenLimits::default() }).await;
+    let server =
+        listen(ListenLimits { head_timeout: Duration::from_millis(200), ..ListenLimits::default() }).await;
     let mut head = TcpStream::connect(server.address).await.unwrap();
     head.write_all(b"GET /-/healthy HT").await.unwrap();
     let mut body = TcpStream::connect(server.address).await.unwrap();
-    body.write_all(b"POST /api/v1/write HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc").await.unwrap();
+    body.write_all(b"POST /api/v1/write HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc")
+        .await
+        .unwrap();
     assert!(read_until(&mut body, "limit of 0 s\n").await.starts_with("HTTP/1.1 408 "));
     let closed = read_until(&mut head, "never").await;
     assert!(closed.is_empty() || closed.starts_with("HTTP/1.1 408"), "{closed}");
@@ -86,7 +91,11 @@ async fn connections_over_the_limit_wait_for_a_place() {
 #[tokio::test]
 async fn garbage_and_huge_heads_cost_only_their_connection() {
     let server = listen(ListenLimits::default()).await;
-    for garbage in [b"\x16\x03\x01\x02\x00\x01".repeat(50), b"GET /".to_vec().repeat(1), format!("GET /?{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)).into_bytes()] {
+    for garbage in [
+        b"\x16\x03\x01\x02\x00\x01".repeat(50),
+        b"GET /".to_vec().repeat(1),
+        format!("GET /?{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)).into_bytes(),
+    ] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         // The server may close while the rest is still being sent.
         let _ = stream.write_all(&garbage).await;

@@ -62,7 +62,9 @@ async fn metrics_in_both_formats() {
     server.get("/api/v1/label/job/values").await;
     let text = server.get("/metrics").await;
     assert_eq!(text.header("content-type"), "text/plain; version=0.0.4; charset=utf-8; escaping=allow-utf-8");
-    assert!(text.text().contains("prometheus_http_requests_total{handler=\"/api/v1/query\",code=\"200\"} 1\n"));
+    assert!(
+        text.text().contains("prometheus_http_requests_total{handler=\"/api/v1/query\",code=\"200\"} 1\n")
+    );
     assert!(text.text().contains("handler=\"/api/v1/label/{name}/values\""), "routes, not paths");
     assert!(text.text().contains("# TYPE prometheus_http_requests_total counter\n"));
     assert!(text.text().contains("isobar_query_duration_seconds_count{kind=\"instant\"} 1\n"));
@@ -80,15 +82,30 @@ async fn what_the_node_is() {
     assert!(build.get("features").is_none(), "Grafana takes a server with features for Mimir");
     let runtime = server.data("/api/v1/status/runtimeinfo").await;
     assert_eq!(runtime["startTime"], "2023-11-14T22:13:20Z");
-    assert_eq!((&runtime["reloadConfigSuccess"], &runtime["storageRetention"]), (&json!(true), &json!("15d")));
-    assert_eq!(server.data("/api/v1/status/config").await, json!({"yaml": "global:\n  scrape_interval: 15s\n"}));
+    assert_eq!(
+        (&runtime["reloadConfigSuccess"], &runtime["storageRetention"]),
+        (&json!(true), &json!("15d"))
+    );
+    assert_eq!(
+        server.data("/api/v1/status/config").await,
+        json!({"yaml": "global:\n  scrape_interval: 15s\n"})
+    );
     assert_eq!(server.data("/api/v1/status/flags").await, json!({"config.file": "prometheus.yml"}));
-    assert_eq!(server.data("/api/v1/status/not_active").await, json!(["rule_files: rules are not evaluated yet"]));
+    assert_eq!(
+        server.data("/api/v1/status/not_active").await,
+        json!(["rule_files: rules are not evaluated yet"])
+    );
     let tsdb = server.data("/api/v1/status/tsdb").await;
-    assert_eq!(tsdb["headStats"], json!({"numSeries": 3, "numLabelPairs": 4, "chunkCount": 5, "minTime": 1, "maxTime": 1_700_000_000_000i64}));
+    assert_eq!(
+        tsdb["headStats"],
+        json!({"numSeries": 3, "numLabelPairs": 4, "chunkCount": 5, "minTime": 1, "maxTime": 1_700_000_000_000i64})
+    );
     assert_eq!(tsdb["seriesCountByMetricName"].as_array().unwrap().len(), 10);
     assert_eq!(tsdb["seriesCountByMetricName"][0], json!({"name": "m0", "value": 20}));
-    assert_eq!(server.data("/api/v1/status/tsdb?limit=2").await["seriesCountByMetricName"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        server.data("/api/v1/status/tsdb?limit=2").await["seriesCountByMetricName"].as_array().unwrap().len(),
+        2
+    );
     assert_eq!(server.get("/version").await.json()["version"], "3.16.0");
 }
 
@@ -107,17 +124,42 @@ async fn targets_by_state_and_pool() {
         })
     );
     assert_eq!(all["activeTargets"][1]["lastScrape"], "0001-01-01T00:00:00Z");
-    assert_eq!(all["droppedTargets"], json!([{"discoveredLabels": {"__address__": "c:1"}, "scrapePool": "x"}]));
+    assert_eq!(
+        all["droppedTargets"],
+        json!([{"discoveredLabels": {"__address__": "c:1"}, "scrapePool": "x"}])
+    );
     assert_eq!(all["droppedTargetCounts"], json!({"x": 1, "y": 0}));
     let active = server.data("/api/v1/targets?state=active&scrapePool=y").await;
-    assert_eq!((active["activeTargets"].as_array().unwrap().len(), &active["droppedTargets"]), (1, &json!([])));
+    assert_eq!(
+        (active["activeTargets"].as_array().unwrap().len(), &active["droppedTargets"]),
+        (1, &json!([]))
+    );
     let dropped = server.data("/api/v1/targets?state=dropped").await;
-    assert_eq!((&dropped["activeTargets"], dropped["droppedTargets"].as_array().unwrap().len()), (&json!([]), 1));
+    assert_eq!(
+        (&dropped["activeTargets"], dropped["droppedTargets"].as_array().unwrap().len()),
+        (&json!([]), 1)
+    );
     assert_eq!(server.data("/api/v1/scrape_pools").await, json!({"scrapePools": ["x", "y"]}));
     server.refused("/api/v1/scrape_pools/config", 400, "bad_data", "no scrapePool parameter provided").await;
-    server.refused("/api/v1/scrape_pools/config?scrapePool=z", 400, "bad_data", "scrape pool \"z\" not found").await;
-    server.refused("/api/v1/targets/relabel_steps?scrapePool=x", 400, "bad_data", "no labels parameter provided").await;
-    server.refused("/api/v1/targets/metadata?match_target=%7B", 400, "bad_data", "invalid parameter \"match_target\"").await;
+    server
+        .refused("/api/v1/scrape_pools/config?scrapePool=z", 400, "bad_data", "scrape pool \"z\" not found")
+        .await;
+    server
+        .refused(
+            "/api/v1/targets/relabel_steps?scrapePool=x",
+            400,
+            "bad_data",
+            "no labels parameter provided",
+        )
+        .await;
+    server
+        .refused(
+            "/api/v1/targets/metadata?match_target=%7B",
+            400,
+            "bad_data",
+            "invalid parameter \"match_target\"",
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -135,7 +177,11 @@ async fn the_page_comes_with_its_files_and_a_strict_policy() {
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         assert!(!page.text().contains("<script>") && !page.text().contains("style="), "nothing inline");
     }
-    for (path, media) in [("/ui/app.js", "text/javascript; charset=utf-8"), ("/ui/app.css", "text/css; charset=utf-8"), ("/favicon.ico", "image/svg+xml")] {
+    for (path, media) in [
+        ("/ui/app.js", "text/javascript; charset=utf-8"),
+        ("/ui/app.css", "text/css; charset=utf-8"),
+        ("/favicon.ico", "image/svg+xml"),
+    ] {
         let file = server.get(path).await;
         assert_eq!((file.status.as_u16(), file.header("content-type")), (200, media));
         assert!(!file.text().contains("innerHTML"));
@@ -145,9 +191,12 @@ async fn the_page_comes_with_its_files_and_a_strict_policy() {
 
 #[tokio::test]
 async fn everything_works_under_a_prefix() {
-    let settings = Settings { route_prefix: "/mon".into(), external_path: "/out/mon".into(), ..Settings::default() };
+    let settings =
+        Settings { route_prefix: "/mon".into(), external_path: "/out/mon".into(), ..Settings::default() };
     let server = server_with(settings, Default::default());
-    for path in ["/mon/-/healthy", "/mon/api/v1/query?query=1", "/mon/graph", "/mon/metrics", "/mon/ui/app.js"] {
+    for path in
+        ["/mon/-/healthy", "/mon/api/v1/query?query=1", "/mon/graph", "/mon/metrics", "/mon/ui/app.js"]
+    {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     assert_eq!(server.get("/").await.header("location"), "/mon/");
@@ -166,11 +215,20 @@ async fn cors_is_closed_unless_an_origin_matches() {
     let closed = server();
     assert_eq!(ask(&closed, "GET").await.header("access-control-allow-origin"), "");
     assert_eq!(ask(&closed, "OPTIONS").await.status, 204);
-    for (pattern, allowed) in [("https://good\\.example", "https://good.example"), ("https://other", ""), (".*", "https://good.example")] {
-        let settings = Settings { cors_origin: Some(Regex::anchored(pattern).unwrap()), ..Settings::default() };
+    for (pattern, allowed) in [
+        ("https://good\\.example", "https://good.example"),
+        ("https://other", ""),
+        (".*", "https://good.example"),
+    ] {
+        let settings =
+            Settings { cors_origin: Some(Regex::anchored(pattern).unwrap()), ..Settings::default() };
         let server = server_with(settings, Default::default());
         for method in ["GET", "OPTIONS"] {
-            assert_eq!(ask(&server, method).await.header("access-control-allow-origin"), allowed, "{pattern}");
+            assert_eq!(
+                ask(&server, method).await.header("access-control-allow-origin"),
+                allowed,
+                "{pattern}"
+            );
         }
     }
 }

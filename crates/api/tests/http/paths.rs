@@ -87,7 +87,9 @@ async fn the_admin_api_is_off_or_not_there() {
 #[tokio::test]
 async fn remote_read_answers_each_query_with_nothing() {
     let server = server();
-    let ask = async |body: Vec<u8>| server.send(Request::post("/api/v1/read").body(Body::from(body)).unwrap()).await;
+    let ask = async |body: Vec<u8>| {
+        server.send(Request::post("/api/v1/read").body(Body::from(body)).unwrap()).await
+    };
     let two = formats::snappy::compress(&[0x0a, 2, 8, 1, 0x0a, 0]).unwrap();
     let answer = ask(two).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-encoding")), (200, "snappy"));

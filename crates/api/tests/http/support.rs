@@ -55,7 +55,11 @@ impl ShardReader for Reader {
         (0..self.shards.len() as u32).map(ShardId).collect()
     }
 
-    fn snapshot(&self, shard: ShardId, _: ReadLevel) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
+    fn snapshot(
+        &self,
+        shard: ShardId,
+        _: ReadLevel,
+    ) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
         let down = self.down.load(Ordering::Relaxed) && shard.0 == 1;
         let source = Arc::clone(&self.shards[shard.0 as usize]);
         Box::pin(async move {
@@ -76,6 +80,8 @@ impl ShardReader for Reader {
 pub(crate) struct Sink {
     pub(crate) batches: Mutex<Vec<WriteBatch>>,
     pub(crate) answer: Mutex<Option<Result<WriteReport, Failure>>>,
+    /// Writes wait until this lock is free.
+    pub(crate) gate: tokio::sync::Mutex<()>,
 }
 
 impl SampleSink for Sink {
@@ -85,7 +91,10 @@ impl SampleSink for Sink {
         assert!(!batch.samples.iter().any(|s| s.value == 666.0), "a sink that panics on this value");
         self.batches.lock().push(batch);
         let answer = self.answer.lock().clone().unwrap_or(Ok(report));
-        Box::pin(async move { answer })
+        Box::pin(async move {
+            drop(self.gate.lock().await);
+            answer
+        })
     }
 }
 
@@ -128,7 +137,15 @@ struct Storage;
 impl StorageView for Storage {
     fn status(&self, limit: usize) -> StorageStatus {
         let many = (0..20).map(|n| (format!("m{n}"), 20 - n)).take(limit).collect();
-        StorageStatus { series: 3, label_pairs: 4, chunks: 5, min_time: 1, max_time: NOW, series_by_metric: many, ..StorageStatus::default() }
+        StorageStatus {
+            series: 3,
+            label_pairs: 4,
+            chunks: 5,
+            min_time: 1,
+            max_time: NOW,
+            series_by_metric: many,
+            ..StorageStatus::default()
+        }
     }
 }
 
@@ -173,7 +190,8 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
     let mut registry = Registry::default();
     let reader = Arc::new(Reader { shards: shards(), down: AtomicBool::new(false) });
     let clock = Arc::new(ManualClock::new(NOW));
-    let frontend = query::Frontend::new(Arc::clone(&reader) as _, config, Arc::clone(&clock) as _, &mut registry);
+    let frontend =
+        query::Frontend::new(Arc::clone(&reader) as _, config, Arc::clone(&clock) as _, &mut registry);
     let metrics = ApiMetrics::register(&mut registry);
     let sink = Arc::new(Sink::default());
     let readiness = Arc::new(Readiness::default());

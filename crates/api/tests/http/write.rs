@@ -84,10 +84,19 @@ async fn wrong_media_types_are_415() {
     for (headers, text) in [
         (vec![("content-type", "application/json")], "application/x-protobuf"),
         (vec![("content-type", "application/x-protobuf;proto=some.Other")], "protobuf message"),
-        (vec![("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")], "is not accepted by this server"),
-        (vec![("content-type", "application/x-protobuf; proto=io.prometheus.write.v2.Request")], "is not accepted by this server"),
+        (
+            vec![("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")],
+            "is not accepted by this server",
+        ),
+        (
+            vec![("content-type", "application/x-protobuf; proto=io.prometheus.write.v2.Request")],
+            "is not accepted by this server",
+        ),
         (vec![("content-encoding", "gzip")], "gzip encoding (compression) is not accepted by this server"),
-        (vec![("content-encoding", "snappy"), ("content-encoding", "snappy")], "more than one Content-Encoding"),
+        (
+            vec![("content-encoding", "snappy"), ("content-encoding", "snappy")],
+            "more than one Content-Encoding",
+        ),
     ] {
         let answer = send(&server, "/api/v1/write", &headers, up(1.0)).await;
         assert_eq!(answer.status, 415, "{headers:?}");
@@ -149,7 +158,13 @@ async fn what_the_sink_says_becomes_a_code() {
     .await;
     let busy = Failure::unavailable("shard 3 has no leader", Duration::from_millis(2_500));
     check(Err(busy), 503, "shard 3 has no leader\n", "3").await;
-    check(Err(Failure::new(Code::TooMany, "rate limit of 5 samples/s")), 503, "rate limit of 5 samples/s\n", "1").await;
+    check(
+        Err(Failure::new(Code::TooMany, "rate limit of 5 samples/s")),
+        503,
+        "rate limit of 5 samples/s\n",
+        "1",
+    )
+    .await;
     check(Err(Failure::invalid("bad")), 400, "bad\n", "").await;
     check(Err(Failure::internal("oh")), 500, "oh\n", "").await;
     *server.sink.answer.lock() = None;
@@ -166,10 +181,23 @@ async fn a_panic_costs_only_its_request() {
 
 #[tokio::test]
 async fn memory_for_requests_is_bounded() {
-    let settings = api::Settings { max_writes_held_bytes: 100, ..api::Settings::default() };
+    let settings = api::Settings { max_writes_held_bytes: 50, ..api::Settings::default() };
     let server = server_with(settings, Default::default());
-    // One request may always be there, however large; a second one must wait.
-    still_writes(&server).await;
+    // One request may always be there, however large; a second one is told to come again.
+    let held = server.sink.gate.lock().await;
+    let first = send(&server, "/api/v1/write", PLAIN, up(1.0));
+    let second = async {
+        while server.sink.batches.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let refused = send(&server, "/api/v1/write", PLAIN, up(2.0)).await;
+        drop(held);
+        refused
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (204, 503));
+    assert!(second.text().contains("limit 50 bytes"), "{}", second.text());
+    assert_eq!(second.header("retry-after"), "1");
     still_writes(&server).await;
 }
 

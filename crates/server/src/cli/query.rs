@@ -265,7 +265,11 @@ impl Server {
         let detail = |kind: &str| {
             let text = String::from_utf8_lossy(&body).trim().to_owned();
             let kind = format!("{kind}_error: {kind} error: {}", status.as_u16());
-            if text.is_empty() { format!("query error: {kind}") } else { format!("query error: {kind} (detail: {text})") }
+            if text.is_empty() {
+                format!("query error: {kind}")
+            } else {
+                format!("query error: {kind} (detail: {text})")
+            }
         };
         if status.is_client_error() && !matches!(status.as_u16(), 400 | 422) {
             return Err(detail("client"));
@@ -292,8 +296,9 @@ impl Server {
             request = request.header("content-type", "application/x-www-form-urlencoded");
         }
         for header in &self.headers {
-            let (name, value) =
-                header.split_once('=').ok_or_else(|| format!("header {header:?} is not of the form name=value"))?;
+            let (name, value) = header
+                .split_once('=')
+                .ok_or_else(|| format!("header {header:?} is not of the form name=value"))?;
             request = request.header(name, value);
         }
         let body = if posted { Bytes::copy_from_slice(form.as_bytes()) } else { Bytes::new() };
@@ -343,13 +348,20 @@ mod tests {
     fn arguments_are_promtools() {
         let instant = parse(&["instant", "-o", "json", "http://x:9090", "up", "--time=5"]).unwrap();
         assert_eq!(instant.format, Format::Json);
-        assert!(matches!(&instant.what, What::Instant { expr, time: Some(t), .. } if expr == "up" && t == "5"));
+        assert!(
+            matches!(&instant.what, What::Instant { expr, time: Some(t), .. } if expr == "up" && t == "5")
+        );
         let negative = parse(&["instant", "http://x:9090", "-up"]).unwrap();
         assert!(matches!(&negative.what, What::Instant { expr, .. } if expr == "-up"));
-        assert!(parse(&["--format=json", "range", "http://x", "up", "--start=1", "--end=2", "--step=15s"]).is_ok());
+        assert!(
+            parse(&["--format=json", "range", "http://x", "up", "--start=1", "--end=2", "--step=15s"])
+                .is_ok()
+        );
         assert!(parse(&["series", "--match=up", "--match=down", "http://x"]).is_ok());
         assert!(parse(&["labels", "http://x", "job", "--match=up", "--header=a=b"]).is_ok());
-        for wrong in [&["instant", "http://x"][..], &["series", "http://x"], &["labels", "http://x"], &["nothing"]] {
+        for wrong in
+            [&["instant", "http://x"][..], &["series", "http://x"], &["labels", "http://x"], &["nothing"]]
+        {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -124,7 +124,10 @@ fn histogram_pair(pair: &Value) -> String {
     let float = |value: &Value| model::number::parse_float(text(value)).unwrap_or(f64::NAN);
     let bucket = |one: &Value| {
         let bounds = one[0].as_u64().unwrap_or(0);
-        let (open, close) = (if bounds == 1 || bounds == 3 { '[' } else { '(' }, if bounds == 0 || bounds == 3 { ']' } else { ')' });
+        let (open, close) = (
+            if bounds == 1 || bounds == 3 { '[' } else { '(' },
+            if bounds == 0 || bounds == 3 { ']' } else { ')' },
+        );
         format!("{open}{},{}{close}:{}", text(&one[1]), text(&one[2]), text(&one[3]))
     };
     let buckets: Vec<String> = list(&histogram["buckets"]).iter().map(bucket).collect();
