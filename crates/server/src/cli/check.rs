@@ -14,21 +14,21 @@ isobar check config [--syntax-only] FILE...   check configuration files and the 
 /// Runs `isobar check` with the arguments after it.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 pub fn run(args: Vec<String>) -> ExitCode {
-    let Some(("config", rest)) = args.split_first().map(|(what, rest)| (what.as_str(), rest)) else {
+    let mut args = args.into_iter();
+    if args.next().as_deref() != Some("config") {
         eprint!("isobar: there is no such check\n\n{USAGE}");
         return ExitCode::from(2);
-    };
-    let syntax_only = rest.iter().any(|arg| arg == "--syntax-only");
-    let files: Vec<&String> = rest.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let unknown = rest.iter().find(|arg| arg.starts_with('-') && *arg != "--syntax-only");
-    if files.is_empty() || unknown.is_some() {
+    }
+    let (flags, files): (Vec<String>, Vec<String>) = args.partition(|arg| arg.starts_with('-'));
+    let syntax_only = flags.iter().any(|flag| flag == "--syntax-only");
+    if files.is_empty() || flags.iter().any(|flag| flag != "--syntax-only") {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     }
     #[allow(clippy::disallowed_methods, reason = "server reads the environment")]
     let env = |name: &str| std::env::var(name).ok();
     let mut good = true;
-    for file in files {
+    for file in &files {
         let checked = check(Path::new(file), syntax_only, &env);
         print!("{}", checked.out);
         eprint!("{}", checked.err);

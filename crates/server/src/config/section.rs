@@ -502,7 +502,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 /// A size with the largest unit that divides it.
 fn format_size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let step = (1..units.len()).rev().find(|i| bytes % (1u64 << (10 * i)) == 0).unwrap_or(0);
+    let step = (1..units.len()).rev().find(|i| bytes.is_multiple_of(1u64 << (10 * i))).unwrap_or(0);
     format!("{}{}", bytes >> (10 * step), units[step])
 }
 
