@@ -20,7 +20,8 @@ fn run_folder(folder: &Path) -> (usize, Vec<String>) {
             Ok(outcome) => {
                 println!("{name}: {} passed, {} failed, 0 skipped", outcome.passed, outcome.failures.len());
                 passed += outcome.passed;
-                let described = outcome.failures.iter().map(|f| format!("{name}:{}: {}: {}", f.line, f.query, f.message));
+                let described =
+                    outcome.failures.iter().map(|f| format!("{name}:{}: {}: {}", f.line, f.query, f.message));
                 failures.extend(described);
             }
         }
@@ -45,6 +46,12 @@ fn upstream_scripts() {
         return;
     };
     let (passed, failures) = run_folder(Path::new(&folder));
-    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), failures.len() + passed, failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        failures.len() + passed,
+        failures.join("\n")
+    );
     assert!(passed > 0, "no script in {}", folder.display());
 }

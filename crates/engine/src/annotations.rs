@@ -95,7 +95,12 @@ pub struct Annotations {
 impl Annotations {
     /// Adds one, unless it is there already.
     pub fn add(&mut self, kind: AnnotationKind, text: impl Into<String>, span: Span) {
-        self.insert(Annotation { kind, text: text.into(), span: (span.start, span.end), detail: Detail::None });
+        self.insert(Annotation {
+            kind,
+            text: text.into(),
+            span: (span.start, span.end),
+            detail: Detail::None,
+        });
     }
 
     /// Adds all of `other`.
@@ -197,7 +202,10 @@ impl Annotations {
     }
 
     pub(crate) fn mixed_floats_histograms(&mut self, name: &str, span: Span) {
-        self.warn(&format!("encountered a mix of histograms and floats for metric name {}", quote(name)), span);
+        self.warn(
+            &format!("encountered a mix of histograms and floats for metric name {}", quote(name)),
+            span,
+        );
     }
 
     pub(crate) fn mixed_in_aggregation(&mut self, span: Span) {
@@ -217,7 +225,8 @@ impl Annotations {
     }
 
     pub(crate) fn mixed_exponential_custom(&mut self, name: &str, span: Span) {
-        let text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
+        let text =
+            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
         self.warn(&format!("{text} {}", quote(name)), span);
     }
 
@@ -296,7 +305,10 @@ impl Annotations {
     }
 
     pub(crate) fn quantile_nan_skew(&mut self, name: &str, span: Span) {
-        self.info(&with_name("input to histogram_quantile has NaN observations, result is skewed higher", name), span);
+        self.info(
+            &with_name("input to histogram_quantile has NaN observations, result is skewed higher", name),
+            span,
+        );
     }
 
     pub(crate) fn fraction_nans(&mut self, name: &str, span: Span) {

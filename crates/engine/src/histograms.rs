@@ -12,7 +12,10 @@ pub fn combine(a: &Histogram, b: &Histogram, subtract: bool) -> Result<Histogram
     let outcome = if subtract { histogram::sub(&mut sum, b) } else { histogram::add(&mut sum, b) };
     match outcome {
         Ok(_) => Ok(compacted(&sum)),
-        Err(_) => Err(EvalError::Execution("cannot apply this operation on histograms with a mix of exponential and custom bucket schemas".into())),
+        Err(_) => Err(EvalError::Execution(
+            "cannot apply this operation on histograms with a mix of exponential and custom bucket schemas"
+                .into(),
+        )),
     }
 }
 

@@ -248,7 +248,9 @@ impl Place {
             ExprKind::Subquery(_) => place.whole = true,
             ExprKind::Call(call) => match call.function.name {
                 "histogram_count" | "histogram_sum" | "histogram_avg" => place.stats = true,
-                "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" | "changes" => place.whole = true,
+                "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" | "changes" => {
+                    place.whole = true
+                }
                 _ => {}
             },
             ExprKind::Aggregate(a) => place.whole |= a.op == AggregateOp::CountValues,
@@ -269,7 +271,9 @@ impl Fate {
 impl Times {
     fn build(&self, expr: &Expr, outer: Place) -> Result<(Node, Fate), EvalError> {
         if outer.depth > MAX_DEPTH {
-            return Err(EvalError::Invalid(format!("expression is nested more than {MAX_DEPTH} levels deep")));
+            return Err(EvalError::Invalid(format!(
+                "expression is nested more than {MAX_DEPTH} levels deep"
+            )));
         }
         let place = outer.inside(&expr.kind);
         let (kind, fate) = match &expr.kind {

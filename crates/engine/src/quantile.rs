@@ -79,8 +79,7 @@ pub(crate) fn of_classic(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64, Opti
         return (f64::NAN, forced);
     }
     let mut rank = q * observations;
-    // Counts may be NaN, so this is the search upstream does, not `partition_point`'s contract on order.
-    let at = buckets[..last].partition_point(|b| !(b.count >= rank));
+    let at = buckets[..last].partition_point(|b| b.count < rank || b.count.is_nan() || rank.is_nan());
     if at == last {
         return (buckets[last - 1].upper, forced);
     }
@@ -129,9 +128,11 @@ fn force_monotonic(buckets: &mut [ClassicBucket]) -> Option<Forced> {
             bucket.count = previous;
             let difference = previous - count;
             forced = Some(match forced {
-                None => {
-                    Forced { lowest: bucket.upper, highest: bucket.upper, largest_difference: difference.max(0.0) }
-                }
+                None => Forced {
+                    lowest: bucket.upper,
+                    highest: bucket.upper,
+                    largest_difference: difference.max(0.0),
+                },
                 Some(f) => Forced {
                     lowest: f.lowest.min(bucket.upper),
                     highest: f.highest.max(bucket.upper),
@@ -187,7 +188,8 @@ pub(crate) fn of_native(q: f64, h: &Histogram) -> (f64, NanNote) {
     if !forward {
         buckets.reverse();
     }
-    let mut bucket = Bucket { lower: 0.0, upper: 0.0, lower_inclusive: false, upper_inclusive: false, count: 0.0 };
+    let mut bucket =
+        Bucket { lower: 0.0, upper: 0.0, lower_inclusive: false, upper_inclusive: false, count: 0.0 };
     let mut count = 0.0;
     let mut rest = buckets.iter();
     for next in rest.by_ref() {
@@ -270,7 +272,11 @@ pub(crate) fn fraction_of_native(lower: f64, upper: f64, h: &Histogram) -> (f64,
         }
         let rank_at = |value: f64| {
             if custom || zero {
-                if b.lower == f64::NEG_INFINITY { b.count } else { rank + b.count * fraction_below(&b, value, true) }
+                if b.lower == f64::NEG_INFINITY {
+                    b.count
+                } else {
+                    rank + b.count * fraction_below(&b, value, true)
+                }
             } else {
                 rank + b.count * fraction_below(&b, value, false)
             }
@@ -296,7 +302,7 @@ pub(crate) fn fraction_of_native(lower: f64, upper: f64, h: &Histogram) -> (f64,
     } else {
         count = h.count;
     }
-    let cap = |rank: Option<f64>| rank.filter(|r| !(*r > count)).unwrap_or(count);
+    let cap = |rank: Option<f64>| rank.filter(|r| r.is_nan() || *r <= count).unwrap_or(count);
     ((cap(high) - cap(low)) / h.count, note)
 }
 
@@ -338,6 +344,6 @@ pub(crate) fn fraction_of_classic(lower: f64, upper: f64, buckets: &mut Vec<Clas
         rank = b.count;
         start = b.upper;
     }
-    let cap = |rank: Option<f64>| rank.filter(|r| !(*r > count)).unwrap_or(count);
+    let cap = |rank: Option<f64>| rank.filter(|r| r.is_nan() || *r <= count).unwrap_or(count);
     (cap(high) - cap(low)) / count
 }

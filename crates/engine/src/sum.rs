@@ -34,7 +34,8 @@ impl Wide {
         let bits = value.to_bits();
         let exponent = ((bits >> 52) & 0x7ff) as usize;
         let fraction = bits & ((1 << 52) - 1);
-        let (mantissa, shift) = if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
+        let (mantissa, shift) =
+            if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
         let (limb, bit) = (shift / 64, shift % 64);
         let wide = u128::from(mantissa) << bit;
         let parts = [wide as u64, (wide >> 64) as u64];

@@ -86,7 +86,11 @@ pub(super) fn value(eval: &Eval, value: &Value) -> Result<(), String> {
         },
         Value::String(text, _) => {
             let expected = eval.string.as_deref().unwrap_or("");
-            if expected == text { Ok(()) } else { Err(format!("expected string {expected:?} but got {text:?}")) }
+            if expected == text {
+                Ok(())
+            } else {
+                Err(format!("expected string {expected:?} but got {text:?}"))
+            }
         }
     }
 }
@@ -111,7 +115,9 @@ fn matrix(eval: &Eval, series: &[Series]) -> Result<(), String> {
                 SeriesValue::Omitted => {}
                 SeriesValue::Float(value) => match floats.next() {
                     Some(p) if p.timestamp == time && almost(p.value, *value) => {}
-                    other => return Err(format!("{:?} at {time}: expected {value}, got {other:?}", s.labels)),
+                    other => {
+                        return Err(format!("{:?} at {time}: expected {value}, got {other:?}", s.labels));
+                    }
                 },
                 SeriesValue::Histogram { histogram, hint_set } => match histograms.next() {
                     Some(p) if p.timestamp == time && same_histogram(histogram, &p.histogram, *hint_set) => {}
@@ -127,7 +133,12 @@ fn matrix(eval: &Eval, series: &[Series]) -> Result<(), String> {
             return Err(format!("{:?}: unexpected {extra:?}", s.labels));
         }
         if let Some(extra) = histograms.next() {
-            return Err(format!("{:?}: unexpected {} at {}", s.labels, show(&extra.histogram), extra.timestamp));
+            return Err(format!(
+                "{:?}: unexpected {} at {}",
+                s.labels,
+                show(&extra.histogram),
+                extra.timestamp
+            ));
         }
     }
     missing(eval, &series.iter().map(|s| &s.labels).collect::<Vec<_>>())

@@ -57,7 +57,11 @@ fn query(text: &str, source: &MemorySource, start: i64, end: i64, step: Option<i
     let ctx = EvalContext {
         end_ms: end,
         is_instant: step.is_none(),
-        features: Features { delayed_name_removal: true, use_start_timestamps: true, type_and_unit_labels: false },
+        features: Features {
+            delayed_name_removal: true,
+            use_start_timestamps: true,
+            type_and_unit_labels: false,
+        },
         ..EvalContext::instant(TenantId::anonymous(), start, QueryBudget::unlimited())
     };
     let answer = evaluate(&expr, grid, source, &ctx).map_err(|e| e.to_string())?;

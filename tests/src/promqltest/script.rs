@@ -157,7 +157,8 @@ fn values(line: &str) -> Result<(Labels, Vec<SeriesValue>), String> {
 
 /// The commands of `text`, with the line each begins on. An error names the line.
 pub(super) fn parse(text: &str) -> Result<Vec<Command>, String> {
-    let lines: Vec<&str> = text.lines().map(str::trim).map(|l| if l.starts_with('#') { "" } else { l }).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).map(|l| if l.starts_with('#') { "" } else { l }).collect();
     let mut commands = Vec::new();
     let mut at = 0;
     while at < lines.len() {
@@ -218,8 +219,9 @@ fn load(line: &str, body: &[&str]) -> Result<Load, String> {
 fn eval(line: &str, body: &[&str], number: usize) -> Result<(Eval, usize), String> {
     let instant = Regex::new(r"^eval(?:_(fail|warn|ordered|info))?\s+instant\s+(?:at\s+(.+?))?\s+(.+)$")
         .map_err(|e| e.to_string())?;
-    let range = Regex::new(r"^eval(?:_(fail|warn|info))?\s+range\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+?)\s+(.+)$")
-        .map_err(|e| e.to_string())?;
+    let range =
+        Regex::new(r"^eval(?:_(fail|warn|info))?\s+range\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+?)\s+(.+)$")
+            .map_err(|e| e.to_string())?;
     let time = |text: &str| parse_duration(text).map_err(|e| e.to_string());
     let mut eval = Eval {
         line: number,

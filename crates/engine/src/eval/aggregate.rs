@@ -212,7 +212,8 @@ impl Evaluator<'_> {
                     let state = State::new(group.op, steps);
                     charge.take(state.bytes(steps) + 2 * key.len() as u64 + 64)?;
                     all.push(Accumulator {
-                        labels: Labels::from_canonical(&key).map_err(|e| EvalError::Invalid(e.to_string()))?,
+                        labels: Labels::from_canonical(&key)
+                            .map_err(|e| EvalError::Invalid(e.to_string()))?,
                         drop_name: false,
                         state,
                         histograms: Vec::new(),
@@ -412,7 +413,8 @@ impl Evaluator<'_> {
                     None => {
                         charge.take(4 * steps as u64 + 2 * key.len() as u64)?;
                         places.insert(key.clone(), all.len());
-                        let labels = Labels::from_canonical(&key).map_err(|e| EvalError::Invalid(e.to_string()))?;
+                        let labels =
+                            Labels::from_canonical(&key).map_err(|e| EvalError::Invalid(e.to_string()))?;
                         all.push((labels, vec![0; steps]));
                         all.len() - 1
                     }

@@ -23,7 +23,9 @@ impl Evaluator<'_> {
                 };
                 let matching = pair.matching.as_ref().unwrap_or(&default);
                 match pair.op {
-                    BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => self.set_operation(pair, matching, sink),
+                    BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
+                        self.set_operation(pair, matching, sink)
+                    }
                     _ => self.vector_operation(pair, matching, span, sink),
                 }
             }
@@ -55,7 +57,14 @@ impl Evaluator<'_> {
         if renames { self.merging(vector, sink, produce) } else { produce(sink) }
     }
 
-    fn column_with_scalar(&self, pair: &Pair, column: &mut Column, scalar: &[f64], swapped: bool, span: Span) {
+    fn column_with_scalar(
+        &self,
+        pair: &Pair,
+        column: &mut Column,
+        scalar: &[f64],
+        swapped: bool,
+        span: Span,
+    ) {
         let op = pair.op;
         let keep = if pair.return_bool { Keep::Truth } else { Keep::Matching };
         if column.histograms.is_empty() && (changes_metric(op) || is_comparison(op)) {
@@ -71,8 +80,11 @@ impl Evaluator<'_> {
         for (step, value) in scalar.iter().enumerate() {
             let Some(cell) = column.cell(step) else { continue };
             let number = Cell::Float(*value);
-            let made =
-                if swapped { self.pair(op, &number, &cell, span) } else { self.pair(op, &cell, &number, span) };
+            let made = if swapped {
+                self.pair(op, &number, &cell, span)
+            } else {
+                self.pair(op, &cell, &number, span)
+            };
             match made {
                 None => column.remove(step),
                 Some(made) if pair.return_bool => {

@@ -33,12 +33,15 @@ enum Question {
     Fraction(Vec<f64>, Vec<f64>),
 }
 
+/// A question, and the label that its answers get.
+type Asked = (Option<(String, String)>, Question);
+
 impl Evaluator<'_> {
     pub(super) fn histogram_quantile(&self, call: &Call, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         let [quantile, vector] = call.args.as_slice() else { return few(call) };
         let values = self.scalar(quantile)?;
         self.note_each_quantile(&values, quantile.span);
-        self.of_histograms(vector, vec![(None, Question::Quantile(values))], sink)
+        self.of_histograms(vector, &[(None, Question::Quantile(values))], sink)
     }
 
     pub(super) fn histogram_quantiles(&self, call: &Call, sink: &mut Sink<'_>) -> Result<(), EvalError> {
@@ -58,13 +61,13 @@ impl Evaluator<'_> {
                 questions.push((Some((label.to_owned(), open_metrics(value))), Question::Quantile(steps)));
             }
         }
-        self.of_histograms(vector, questions, sink)
+        self.of_histograms(vector, &questions, sink)
     }
 
     pub(super) fn histogram_fraction(&self, call: &Call, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         let [lower, upper, vector] = call.args.as_slice() else { return few(call) };
         let question = Question::Fraction(self.scalar(lower)?, self.scalar(upper)?);
-        self.of_histograms(vector, vec![(None, question)], sink)
+        self.of_histograms(vector, &[(None, question)], sink)
     }
 
     fn note_each_quantile(&self, values: &[f64], span: Span) {
@@ -76,7 +79,7 @@ impl Evaluator<'_> {
     fn of_histograms(
         &self,
         vector: &Node,
-        questions: Vec<(Option<(String, String)>, Question)>,
+        questions: &[Asked],
         sink: &mut Sink<'_>,
     ) -> Result<(), EvalError> {
         self.merging(vector, sink, |sink| {
@@ -85,7 +88,7 @@ impl Evaluator<'_> {
             let mut buckets = Vec::new();
             let conflicts: Vec<Vec<bool>> =
                 families.iter().map(|family| self.conflicts(family, &columns, vector.span)).collect();
-            for (label, question) in &questions {
+            for (label, question) in questions {
                 for (family, conflicts) in families.iter().zip(&conflicts) {
                     self.ctx.budget.check()?;
                     let mut labels = family.labels.clone();
@@ -97,7 +100,15 @@ impl Evaluator<'_> {
                     let mut column = Column::absent(labels, self.steps());
                     column.drop_name = true;
                     for step in (0..self.steps()).filter(|step| !conflicts[*step]) {
-                        self.answer_step(family, &columns, question, step, &mut buckets, vector.span, &mut column);
+                        self.answer_step(
+                            family,
+                            &columns,
+                            question,
+                            step,
+                            &mut buckets,
+                            vector.span,
+                            &mut column,
+                        );
                     }
                     if !column.is_empty() {
                         sink(&mut column)?;
@@ -149,7 +160,10 @@ impl Evaluator<'_> {
         let mut steps = vec![false; self.steps()];
         let Some(native) = family.native.filter(|_| !family.buckets.is_empty()) else { return steps };
         for (step, conflict) in steps.iter_mut().enumerate() {
-            let classic = family.buckets.iter().any(|(_, at)| !crate::column::is_absent(columns.list[*at].floats[step]));
+            let classic = family
+                .buckets
+                .iter()
+                .any(|(_, at)| !crate::column::is_absent(columns.list[*at].floats[step]));
             if classic && columns.list[native].histogram(step).is_some() {
                 let name = if self.delayed() { family.labels.metric_name() } else { "" };
                 self.note(|n| n.mixed_classic_native(name, span));

@@ -43,7 +43,8 @@ fn name_matchers(given: Vec<Matcher>) -> Result<Vec<Matcher>, EvalError> {
     if given.is_empty() {
         return Ok(vec![Matcher::equal(METRIC_NAME, "target_info")]);
     }
-    let any = Matcher::new(METRIC_NAME, MatchOp::Regex, ".+_info").map_err(|e| EvalError::Execution(e.to_string()))?;
+    let any = Matcher::new(METRIC_NAME, MatchOp::Regex, ".+_info")
+        .map_err(|e| EvalError::Execution(e.to_string()))?;
     Ok([vec![any], given].concat())
 }
 
@@ -136,7 +137,9 @@ impl Evaluator<'_> {
                 while next < data.stamps.len() && data.stamps[next] <= time {
                     next += 1;
                 }
-                let Some(at) = next.checked_sub(1).filter(|at| data.stamps[*at] > time - lookback) else { continue };
+                let Some(at) = next.checked_sub(1).filter(|at| data.stamps[*at] > time - lookback) else {
+                    continue;
+                };
                 if let Some((_, h)) = data.histograms.iter().find(|(position, _)| *position as usize == at) {
                     if !h.is_stale() {
                         let text = labels_text(&data.labels);
@@ -178,7 +181,8 @@ impl Evaluator<'_> {
                 Some(at) => at,
                 None => {
                     let labels = combine(&base, &chosen, infos, wanted)?;
-                    let empty = Column { drop_name: column.drop_name, ..Column::absent(labels, self.steps()) };
+                    let empty =
+                        Column { drop_name: column.drop_name, ..Column::absent(labels, self.steps()) };
                     made.push((chosen, empty));
                     made.len() - 1
                 }
@@ -222,7 +226,8 @@ fn choose(candidates: &[usize], infos: &[Info], step: usize) -> Result<Vec<usize
 fn combine(base: &Labels, chosen: &[usize], infos: &[Info], wanted: &Wanted) -> Result<Labels, EvalError> {
     let mut added = LabelsBuilder::new();
     for at in chosen {
-        for (name, value) in infos[*at].labels.iter().filter(|(name, _)| !is_name(name) && wanted.names(name)) {
+        for (name, value) in infos[*at].labels.iter().filter(|(name, _)| !is_name(name) && wanted.names(name))
+        {
             if added.get(name).is_some_and(|other| other != value) {
                 return Err(EvalError::Execution(format!("conflicting label: {name}")));
             }

@@ -1,6 +1,6 @@
 //! Functions of labels: `label_replace`, `label_join`; the labels of `absent`.
 
-use model::{LabelsBuilder, Labels, MatchOp, Matcher};
+use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
 use super::merge::is_name;
 use super::sorting::text;
@@ -73,7 +73,9 @@ impl Evaluator<'_> {
             return Err(EvalError::Execution(text));
         };
         if to.is_empty() {
-            return Err(EvalError::Execution(format!("invalid destination label name in label_replace(): {to}")));
+            return Err(EvalError::Execution(format!(
+                "invalid destination label name in label_replace(): {to}"
+            )));
         }
         let mut value = String::new();
         self.relabel(vector, sink, |labels| {
@@ -93,7 +95,9 @@ impl Evaluator<'_> {
             return Err(EvalError::Execution(format!("invalid source label name in label_join(): {bad}")));
         }
         if to.is_empty() {
-            return Err(EvalError::Execution(format!("invalid destination label name in label_join(): {to}")));
+            return Err(EvalError::Execution(format!(
+                "invalid destination label name in label_join(): {to}"
+            )));
         }
         self.relabel(vector, sink, |labels| {
             let values: Vec<&str> = sources.iter().map(|name| labels.get(name).unwrap_or("")).collect();

@@ -260,7 +260,8 @@ impl Join<'_, '_> {
         let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
         if one_to_one && matched.iter().zip(&hits).any(|(before, now)| *before && *now) {
             return Err(EvalError::Execution(
-                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".into(),
+                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+                    .into(),
             ));
         }
         matched.iter_mut().zip(&hits).for_each(|(all, now)| *all |= *now);

@@ -70,7 +70,16 @@ impl Evaluator<'_> {
             Kind::Negate(_) => false,
             Kind::Call(call) => !matches!(
                 call.name,
-                "rate" | "increase" | "delta" | "irate" | "idelta" | "abs" | "ceil" | "floor" | "round" | "vector"
+                "rate"
+                    | "increase"
+                    | "delta"
+                    | "irate"
+                    | "idelta"
+                    | "abs"
+                    | "ceil"
+                    | "floor"
+                    | "round"
+                    | "vector"
             ),
             Kind::Aggregate(group) => {
                 use promql::ast::AggregateOp::{Bottomk, LimitRatio, Limitk, Topk};
@@ -99,7 +108,7 @@ impl Evaluator<'_> {
                     seen.insert(column.labels.clone(), merged.list.len());
                     merged.push(column)?;
                 }
-                Some(at) => join(&mut merged.list[*at], column)?,
+                Some(at) => join(&mut merged.list[*at], &column)?,
             }
         }
         Ok(merged)
@@ -107,7 +116,7 @@ impl Evaluator<'_> {
 }
 
 /// Moves what `from` has into `into`.
-fn join(into: &mut Column, from: Column) -> Result<(), EvalError> {
+fn join(into: &mut Column, from: &Column) -> Result<(), EvalError> {
     if from.first_step().is_some_and(|first| into.first_step().is_none_or(|f| first < f)) {
         into.drop_name = from.drop_name;
     }

@@ -86,7 +86,9 @@ impl<'a> Evaluator<'a> {
         }
         let time = self.grid.start;
         match (kind, &node.kind) {
-            (ValueType::Scalar, _) => Ok(Value::Scalar(Point { timestamp: time, value: self.scalar(node)?[0] })),
+            (ValueType::Scalar, _) => {
+                Ok(Value::Scalar(Point { timestamp: time, value: self.scalar(node)?[0] }))
+            }
             (ValueType::String, Kind::Text(text)) => Ok(Value::String(text.clone(), time)),
             (ValueType::String, Kind::Bytes(bytes)) => {
                 Ok(Value::String(String::from_utf8_lossy(bytes).into_owned(), time))
@@ -102,7 +104,8 @@ impl<'a> Evaluator<'a> {
     }
 
     fn range_scalar(&self, values: &[f64]) -> Value {
-        let floats = times(self.grid).zip(values).map(|(timestamp, v)| Point { timestamp, value: *v }).collect();
+        let floats =
+            times(self.grid).zip(values).map(|(timestamp, v)| Point { timestamp, value: *v }).collect();
         Value::Matrix(vec![Series { floats, ..Series::default() }])
     }
 

@@ -11,8 +11,8 @@ use super::aggregate::Grouping;
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Column, is_absent};
-use model::number::format_float_g as general;
 use crate::plan::Group;
+use model::number::format_float_g as general;
 
 /// Where a series stands between 0 and 1: upstream's hash of its labels.
 fn ratio_of(labels: &Labels) -> f64 {

@@ -118,9 +118,18 @@ struct Run<'r> {
 
 impl Evaluator<'_> {
     /// The columns of a range function's call.
-    pub(super) fn range_call(&self, call: &Call, func: RangeFn, sink: &mut Sink<'_>) -> Result<(), EvalError> {
-        let Some(at) = call.args.iter().position(|a| matches!(a.kind, Kind::Matrix(..) | Kind::Subquery(_))) else {
-            return Err(EvalError::Invalid(format!("expected a range vector in call to function {:?}", call.name)));
+    pub(super) fn range_call(
+        &self,
+        call: &Call,
+        func: RangeFn,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), EvalError> {
+        let Some(at) = call.args.iter().position(|a| matches!(a.kind, Kind::Matrix(..) | Kind::Subquery(_)))
+        else {
+            return Err(EvalError::Invalid(format!(
+                "expected a range vector in call to function {:?}",
+                call.name
+            )));
         };
         if call.name == "absent_over_time" {
             return self.absent_over_time(&call.args[at], sink);

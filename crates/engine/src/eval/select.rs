@@ -113,7 +113,8 @@ impl Evaluator<'_> {
             while data.histograms.get(next_histogram).is_some_and(|(position, _)| (*position as usize) < at) {
                 next_histogram += 1;
             }
-            let histogram = data.histograms.get(next_histogram).filter(|(position, _)| *position as usize == at);
+            let histogram =
+                data.histograms.get(next_histogram).filter(|(position, _)| *position as usize == at);
             let stale = histogram.map_or_else(|| is_stale(data.values[at]), |(_, h)| h.is_stale());
             if stale {
                 continue;

@@ -4,7 +4,9 @@ use model::Histogram;
 use model::histogram::{ResetHint, Span};
 
 use super::bounds;
-use super::buckets::{Layout, compact, entries, exponential_bound, negative_buckets, positive_buckets, reduce};
+use super::buckets::{
+    Layout, compact, entries, exponential_bound, negative_buckets, positive_buckets, reduce,
+};
 use super::{div, mul};
 use crate::kahan::inc;
 
@@ -73,8 +75,10 @@ fn combine(h: &mut Histogram, other: &Histogram, sign: f64) -> Result<Outcome, I
     let other = match other.schema.cmp(&h.schema) {
         std::cmp::Ordering::Less => {
             let to = other.schema;
-            (h.positive_spans, h.positive_buckets) = reduce(&h.positive_spans, &h.positive_buckets, h.schema, to);
-            (h.negative_spans, h.negative_buckets) = reduce(&h.negative_spans, &h.negative_buckets, h.schema, to);
+            (h.positive_spans, h.positive_buckets) =
+                reduce(&h.positive_spans, &h.positive_buckets, h.schema, to);
+            (h.negative_spans, h.negative_buckets) =
+                reduce(&h.negative_spans, &h.negative_buckets, h.schema, to);
             h.schema = to;
             other
         }

@@ -33,15 +33,21 @@ pub(crate) fn is_reset(h: &Histogram, previous: &Histogram) -> bool {
     if threshold != h.zero_threshold || h.zero_count < zero {
         return true;
     }
-    side_reset(h, &h.positive_spans, &h.positive_buckets, previous, &previous.positive_spans, &previous.positive_buckets)
-        || side_reset(
-            h,
-            &h.negative_spans,
-            &h.negative_buckets,
-            previous,
-            &previous.negative_spans,
-            &previous.negative_buckets,
-        )
+    side_reset(
+        h,
+        &h.positive_spans,
+        &h.positive_buckets,
+        previous,
+        &previous.positive_spans,
+        &previous.positive_buckets,
+    ) || side_reset(
+        h,
+        &h.negative_spans,
+        &h.negative_buckets,
+        previous,
+        &previous.negative_spans,
+        &previous.negative_buckets,
+    )
 }
 
 fn side_reset(
@@ -56,7 +62,9 @@ fn side_reset(
         return buckets.iter().zip(previous_buckets).any(|(now, before)| now < before);
     }
     let custom = h.has_custom_buckets();
-    let visible = |index: i32| custom || h.zero_threshold == 0.0 || exponential_bound(index, h.schema) > h.zero_threshold;
+    let visible = |index: i32| {
+        custom || h.zero_threshold == 0.0 || exponential_bound(index, h.schema) > h.zero_threshold
+    };
     let mut now = entries(spans, buckets).peekable();
     let mut before = entries(previous_spans, previous_buckets)
         .map(|(index, count)| {

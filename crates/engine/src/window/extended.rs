@@ -105,8 +105,11 @@ pub(super) fn rate(w: &Window<'_>, counter: bool, per_second: bool) -> Option<Ce
     } else {
         points[first].1
     };
-    let right =
-        if smoothed && last > 0 && points[last].0 > w.end { between(last - 1, w.end) } else { points[last].1 };
+    let right = if smoothed && last > 0 && points[last].0 > w.end {
+        between(last - 1, w.end)
+    } else {
+        points[last].1
+    };
     let mut result = right - left;
     if counter {
         let from = if points[first].0 <= w.start { first + 1 } else { first };
@@ -123,7 +126,12 @@ pub(super) fn rate(w: &Window<'_>, counter: bool, per_second: bool) -> Option<Ce
 }
 
 /// `rate`, `increase`, `delta` of histograms.
-pub(super) fn histogram_rate(w: &Window<'_>, counter: bool, per_second: bool, site: &mut Site<'_>) -> Option<Cell> {
+pub(super) fn histogram_rate(
+    w: &Window<'_>,
+    counter: bool,
+    per_second: bool,
+    site: &mut Site<'_>,
+) -> Option<Cell> {
     let added;
     let mut points = w.histograms;
     if counter && !w.histogram_starts.is_empty() {
@@ -161,8 +169,11 @@ pub(super) fn histogram_rate(w: &Window<'_>, counter: bool, per_second: bool, si
         }
         made.ok()
     };
-    let left =
-        if left_between { between(first, w.start, reset(first + 1))? } else { (*points[first].value).clone() };
+    let left = if left_between {
+        between(first, w.start, reset(first + 1))?
+    } else {
+        (*points[first].value).clone()
+    };
     let right =
         if right_between { between(last - 1, w.end, reset(last))? } else { (*points[last].value).clone() };
     if !counter && [&left, &right].iter().any(|h| h.reset_hint != ResetHint::Gauge) {

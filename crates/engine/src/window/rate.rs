@@ -13,7 +13,12 @@ use crate::histogram::{add, compact, copy_to_schema, div, is_reset, mul, sub};
 
 /// The difference between the ends of the range, with counter resets undone (`counter`), per second (`per_second`).
 #[inline]
-pub(super) fn extrapolated(w: &Window<'_>, counter: bool, per_second: bool, site: &mut Site<'_>) -> Option<Cell> {
+pub(super) fn extrapolated(
+    w: &Window<'_>,
+    counter: bool,
+    per_second: bool,
+    site: &mut Site<'_>,
+) -> Option<Cell> {
     if w.is_mixed() {
         site.note_mixed();
         return None;
@@ -71,7 +76,10 @@ fn undo_resets(w: &Window<'_>, mut difference: f64, site: &mut Site<'_>) -> f64 
 /// How much larger the range is than what the samples cover, as far as it may be extrapolated; and whether the
 /// counter began at zero inside the range (by its start timestamp). Nothing when there are too few samples.
 #[inline]
-#[allow(clippy::too_many_arguments, reason = "shared by floats and histograms, which differ in what is first")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "shared by floats and histograms, which differ in what is first"
+)]
 fn factor(
     w: &Window<'_>,
     first: i64,
@@ -111,14 +119,20 @@ fn factor(
     Some((factor, from_zero))
 }
 
-fn extrapolated_histogram(w: &Window<'_>, counter: bool, per_second: bool, site: &mut Site<'_>) -> Option<Cell> {
+fn extrapolated_histogram(
+    w: &Window<'_>,
+    counter: bool,
+    per_second: bool,
+    site: &mut Site<'_>,
+) -> Option<Cell> {
     let first = w.histograms.first()?;
     let last = w.histograms.last()?;
     let intervals = w.histograms.len() - 1;
     let mut result = if intervals > 0 { Some(histogram_difference(w, counter, site)?) } else { None };
     let start = if counter { w.histogram_starts.first().copied().unwrap_or(0) } else { 0 };
     let gained = result.as_ref().map_or(0.0, |h| h.count);
-    let (factor, from_zero) = factor(w, first.time, last.time, intervals, start, counter, first.value.count, gained)?;
+    let (factor, from_zero) =
+        factor(w, first.time, last.time, intervals, start, counter, first.value.count, gained)?;
     let mut h = match result.take() {
         None => (*first.value).clone(),
         Some(mut h) => {
