@@ -88,16 +88,17 @@ fn positions_len(patches: u32) -> usize {
 
 /// The cheapest way to code `values` (at most 32).
 fn plan(values: &[u64]) -> Plan {
+    if values.iter().fold(0, |bits, v| bits | *v) == 0 {
+        return Plan::default();
+    }
     let mut counts = [0u8; 65];
+    // Bit l - 1: some value is l bits long.
     let mut lengths = 0u64;
     for &value in values {
-        let length = 64 - value.leading_zeros();
-        counts[length as usize] += 1;
-        // Bit `length - 1`; zero values set none.
-        lengths |= ((1u128 << length) >> 1) as u64;
-    }
-    if lengths == 0 {
-        return Plan::default();
+        let top = 63 - (value | 1).leading_zeros();
+        let some = u64::from(value != 0);
+        counts[top as usize + some as usize] += 1;
+        lengths |= some << top;
     }
     let longest = 64 - lengths.leading_zeros();
     let bytes_at = |width: u32| bits::packed_len(values.len(), width) + 1;
@@ -172,6 +173,13 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// About how many bits the residuals take: eights of equal length.
+    fn bits(&self) -> u32 {
+        let length = |eight: &[u64]| 64 - eight.iter().fold(0, |bits, r| bits | *r).leading_zeros();
+        let (eights, rest) = self.residuals.as_chunks::<8>();
+        eights.iter().map(|eight| 8 * length(eight)).sum::<u32>() + length(rest) * rest.len() as u32
+    }
+
     /// Plans every mini-block and gives the size in bytes of all, with the bitmap.
     fn size(&mut self) -> usize {
         self.plans.clear();
@@ -209,11 +217,20 @@ impl Packer {
         debug_assert!(tag < 16 && exponent < 16, "they have four bits each");
         let (first, min, divisor) = self.scale(values);
         self.differences();
+        // Only the two that promise most are planned in full.
+        let mut promises = [(u32::MAX, 0); 4];
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            if values.len() >= KINDS[at].given() {
+                promises[at] = (candidate.bits(), at);
+            }
+        }
+        promises.sort_unstable();
         let mut best = (0, usize::MAX);
-        for (at, candidate) in self.candidates.iter_mut().enumerate() {
-            if values.len() < KINDS[at].given() {
+        for (promise, at) in promises.into_iter().take(2) {
+            if promise == u32::MAX {
                 continue;
             }
+            let candidate = &mut self.candidates[at];
             let size = candidate.size() + usize::from(at >= 2);
             if size < best.1 {
                 best = (at, size);

@@ -279,6 +279,8 @@ fn hash(hasher: &DefaultHashBuilder, name: u32, value: &str) -> u64 {
 }
 
 impl View for MemIndex {
+    const PAIRS_COST: u64 = 1;
+
     fn series(&self) -> &RoaringBitmap {
         &self.all
     }

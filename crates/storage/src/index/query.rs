@@ -22,6 +22,8 @@ pub(super) type EachPairs<'a> = dyn FnMut(u32, &[(u32, u32)]) -> Result<bool, In
 
 /// What the look-ups here need of an index. Names and values have numbers, whose meaning is the index's own.
 pub(super) trait View {
+    /// What a look at a series' pairs costs, next to testing a value and adding its postings to a union.
+    const PAIRS_COST: u64;
     /// All series.
     fn series(&self) -> &RoaringBitmap;
     /// The number of a label name that some series has.
@@ -113,13 +115,11 @@ fn filter_is_cheaper<V: View>(
     matcher: &Matcher,
     name: u32,
 ) -> Result<bool, IndexError> {
-    // A value costs a test of the expression and a union of its postings, a series a look at its pairs.
-    Ok(match narrow(matcher) {
-        Narrow::Set(values) => set.len() < values.len() as u64,
-        Narrow::Anything | Narrow::Something => set.len() < 8 * view.values(name)? as u64,
-        Narrow::Prefix(prefix) if prefix.is_empty() => set.len() < 8 * view.values(name)? as u64,
-        Narrow::Prefix(_) => set.len() < view.values(name)? as u64,
-    })
+    let values = match narrow(matcher) {
+        Narrow::Set(values) => values.len(),
+        Narrow::Anything | Narrow::Something | Narrow::Prefix(_) => view.values(name)?,
+    };
+    Ok(set.len() * V::PAIRS_COST < values as u64)
 }
 
 /// What of `set` satisfies the matcher, series by series.
@@ -234,7 +234,7 @@ pub(super) fn label_values<V: View>(
                 Ok(true)
             })?;
         }
-        Some(within) if within.len() < n_values as u64 => {
+        Some(within) if within.len() * V::PAIRS_COST < n_values as u64 => {
             let mut found: HashSet<u32> = HashSet::new();
             view.visit_pairs(within, &mut |_, pairs| {
                 found.extend(pairs.iter().filter(|(n, _)| *n == name).map(|(_, value)| *value));

@@ -192,6 +192,8 @@ impl Values<'_> {
 }
 
 impl<B: AsRef<[u8]>> View for SealedIndex<B> {
+    const PAIRS_COST: u64 = 4;
+
     fn series(&self) -> &RoaringBitmap {
         &self.all
     }
