@@ -2,11 +2,11 @@
 
 /// What the known names switch on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Enabled {
+pub(super) struct Enabled {
     /// What the parser accepts beyond the stable language.
-    pub parser: promql::ParseOptions,
+    pub(super) parser: promql::ParseOptions,
     /// What changes results.
-    pub engine: engine::Features,
+    pub(super) engine: engine::Features,
 }
 
 /// Names that are always on here, or that concern parts that work otherwise here.
@@ -31,7 +31,7 @@ const ACCEPTED: &[&str] = &[
 ];
 
 /// What `names` switch on, with a warning for each that does nothing here. Fails on a name that is not known.
-pub fn enable(names: &[String]) -> Result<(Enabled, Vec<String>), String> {
+pub(super) fn enable(names: &[String]) -> Result<(Enabled, Vec<String>), String> {
     let mut enabled = Enabled::default();
     let mut warnings = Vec::new();
     for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use ingest::Ingest;
 use model::TenantId;
 use model::regex::Regex;
-use model::seam::{Clock, SampleSink, SystemClock};
+use model::seam::{Clock, SampleSink, ShardReader, ShardWriter, SystemClock};
 use prometheus_client::registry::Registry;
 use query::Frontend;
 use replication::Replication;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::features;
 use super::process::{ProcessMetrics, ReloadState};
 use super::{PROMETHEUS_VERSION, VERSION};
-use crate::config::{self, Loaded};
+use crate::config::{self, ConfigError, Loaded};
 use crate::flags::ServeFlags;
 
 /// The configuration in force, and how another takes its place.
@@ -34,6 +34,8 @@ struct Configuration {
     current: ArcSwap<Loaded>,
     scraper: Arc<scrape::Manager>,
     frontend: Frontend,
+    ingest: Arc<Ingest>,
+    replication: Arc<Replication>,
     state: Arc<ReloadState>,
     clock: Arc<dyn Clock>,
 }
@@ -51,27 +53,38 @@ impl Configuration {
     }
 
     async fn apply(&self) -> Result<(), String> {
-        let loaded = load(&self.flags).map_err(|e| format!("{e:#}"))?;
+        let loaded = load(&self.flags).map_err(|e| e.to_string())?;
         self.scraper.apply(loaded.scrape.clone()).await.map_err(|e| e.to_string())?;
-        self.frontend.set_subquery_step(loaded.evaluation_interval_ms);
+        self.frontend.set_subquery_step(loaded.global.evaluation_interval);
+        let retention = retention_ms(&self.flags, &loaded);
+        self.replication.set_retention(retention);
+        self.ingest.set_limits(write_limits(retention));
         self.current.store(Arc::new(loaded));
         Ok(())
     }
 }
 
 /// The configuration that the flags name: a file, `prometheus.yml` in the folder, or the built-in one.
-fn load(flags: &ServeFlags) -> Result<Loaded> {
+fn load(flags: &ServeFlags) -> Result<Loaded, ConfigError> {
+    #[allow(clippy::disallowed_methods, reason = "server reads the environment")]
+    let env = |name: &str| std::env::var(name).ok();
     let file = match &flags.config_file {
         Some(file) => Some(file.clone()),
         None => Some(std::path::PathBuf::from("prometheus.yml")).filter(|f| f.try_exists().unwrap_or(true)),
     };
     match file {
-        Some(file) => Ok(config::load_file(&file)?),
-        None => {
-            let port = flags.listen.first().map_or(9090, SocketAddr::port);
-            Ok(config::built_in(port))
-        }
+        Some(file) => config::load_file(&file, &env),
+        None => config::builtin(flags.listen.first().map_or(9090, SocketAddr::port)),
     }
+}
+
+/// How long samples are kept, ms: as the file says, else as the flag does.
+fn retention_ms(flags: &ServeFlags, loaded: &Loaded) -> i64 {
+    loaded.retention.time_ms.unwrap_or(flags.retention.0)
+}
+
+fn write_limits(retention_ms: i64) -> ingest::Limits {
+    ingest::Limits { retention: Duration::from_millis(retention_ms.unsigned_abs()), ..ingest::Limits::default() }
 }
 
 /// Runs the node until it is told to stop.
@@ -100,25 +113,26 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     }
 
     let mut registry = Registry::default();
-    let replication = Replication::start(replication_config(&flags), Arc::clone(&clock), &mut registry)
-        .await
-        .context("starting the node's groups")?;
-    let limits = ingest::Limits { retention: Duration::from_millis(flags.retention.0.unsigned_abs()), ..Default::default() };
-    let ingest = Ingest::new(replication.writer(), replication.shard_map(), limits, Arc::clone(&clock), &mut registry);
-    let sink: Arc<dyn SampleSink> = Arc::new(ingest);
-    let frontend = Frontend::new(replication.reader(), query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
+    let retention = retention_ms(&flags, &loaded);
+    let replication = Replication::open(replication_config(&flags, retention), Arc::clone(&clock), &mut registry).await?;
+    let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
+    let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
+    let limits = write_limits(retention);
+    let ingest = Ingest::new(writer, replication.shard_map(), limits, Arc::clone(&clock), &mut registry);
+    let ingest = Arc::new(ingest);
+    let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
+    let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
     let options = scrape::Options { tenant: TenantId::anonymous(), ..scrape::Options::default() };
     let scraper = Arc::new(scrape::Manager::new(options, Arc::clone(&sink), Arc::clone(&clock), &mut registry));
 
     let state = Arc::new(ReloadState::default());
-    scraper.apply(loaded.scrape.clone()).await.context("starting the scrape jobs")?;
-    frontend.set_subquery_step(loaded.evaluation_interval_ms);
-    state.set(true, clock.now_ms());
     let configuration = Arc::new(Configuration {
         flags: flags.clone(),
         current: ArcSwap::from_pointee(loaded),
         scraper: Arc::clone(&scraper),
         frontend: frontend.clone(),
+        ingest,
+        replication: Arc::clone(&replication),
         state: Arc::clone(&state),
         clock: Arc::clone(&clock),
     });
@@ -136,7 +150,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         frontend,
         sink,
         targets: Arc::clone(&scraper) as _,
-        storage: replication.view(),
+        storage: Arc::clone(&replication) as _,
         registry: Arc::new(registry),
         metrics: metrics.clone(),
         clock: Arc::clone(&clock),
@@ -149,7 +163,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         },
         flags: flag_values(&flags),
         not_active: from_config(&configuration, |loaded| loaded.not_active.clone()),
-        config_text: from_config(&configuration, |loaded| loaded.yaml.clone()),
+        config_text: from_config(&configuration, |loaded| loaded.to_yaml().to_owned()),
         runtime: runtime_info(&configuration, &flags, start_ms),
         readiness: Arc::clone(&readiness),
         reload: {
@@ -172,11 +186,20 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     };
     let drained = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, router, None, limits, metrics, drained.clone()));
-    readiness.set(ReadyState::Ready);
-    let shown = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    tracing::info!(address = %addresses.first().map_or(String::new(), SocketAddr::to_string), all = %shown, "ready to serve");
-
-    wait_for_stop(&configuration, &stop).await?;
+    let started = async {
+        wait_until_caught_up(&replication).await;
+        // The file was read well above; what can still fail is what it names (certificates, say).
+        configuration.reload().await.map_err(anyhow::Error::msg)?;
+        readiness.set(ReadyState::Ready);
+        let shown = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let first = addresses.first().map_or(String::new(), SocketAddr::to_string);
+        tracing::info!(address = %first, all = %shown, "ready to serve");
+        anyhow::Ok(())
+    };
+    let outcome = tokio::select! {
+        stopped = wait_for_stop(&configuration, &stop) => stopped,
+        failed = async { match started.await { Ok(()) => std::future::pending().await, Err(error) => error } } => Err(failed),
+    };
     tracing::info!("stopping: no new scrapes and requests, then everything is flushed");
     readiness.set(ReadyState::Stopping);
     scraper.shutdown().await;
@@ -184,7 +207,23 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     server.await.context("the HTTP server")?.context("the HTTP server")?;
     replication.shutdown().await.context("flushing and closing the node's groups")?;
     tracing::info!("stopped");
-    Ok(())
+    outcome
+}
+
+/// Returns when all groups of this node take reads and writes; says how far replay is, and which group cannot start.
+async fn wait_until_caught_up(replication: &Replication) {
+    let mut told = Vec::new();
+    while !replication.wait_caught_up(Duration::from_secs(2)).await {
+        let progress = replication.progress();
+        for (group, reason) in &progress.failed {
+            if !told.contains(group) {
+                tracing::error!(%group, %reason, "a group cannot start; its data is not served");
+                told.push(group.clone());
+            }
+        }
+        let (ready, groups, left) = (progress.ready, progress.groups, progress.entries_left);
+        tracing::info!(ready, groups, entries_left = left, "replaying the log");
+    }
 }
 
 /// Returns when SIGTERM, SIGINT or `/-/quit` asks to stop; SIGHUP reloads meanwhile.
@@ -234,13 +273,13 @@ fn normal_path(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("/{path}") }
 }
 
-fn replication_config(flags: &ServeFlags) -> replication::ReplicationConfig {
+fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::ReplicationConfig {
     replication::ReplicationConfig {
         data_dir: flags.data_dir.clone(),
         cluster_name: flags.cluster_name.clone(),
         shards: flags.shards,
         min_free_bytes: (flags.min_free.0 > 0).then_some(flags.min_free.0),
-        retention_ms: flags.retention.0,
+        retention_ms,
         ..replication::ReplicationConfig::default()
     }
 }
