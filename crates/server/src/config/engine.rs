@@ -79,6 +79,17 @@ pub(super) fn otlp(top: &mut Section<'_>) {
     let all = otlp.flag("promote_all_resource_attributes");
     let promoted = otlp.texts("promote_resource_attributes");
     let ignored = otlp.texts("ignore_resource_attributes");
+    for (key, names) in [("promote_resource_attributes", &promoted), ("ignore_resource_attributes", &ignored)]
+    {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names.iter().map(|name| name.trim()) {
+            if name.is_empty() {
+                otlp.problem(key, "empty OTel resource attribute");
+            } else if !seen.insert(name) {
+                otlp.problem(key, format!("duplicated OTel resource attribute {name:?}"));
+            }
+        }
+    }
     if all && !promoted.is_empty() {
         let message = "'promote_all_resource_attributes' and 'promote_resource_attributes' cannot be configured simultaneously";
         otlp.problem("promote_resource_attributes", message);

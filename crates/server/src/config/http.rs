@@ -10,7 +10,7 @@ use super::out::Out;
 use super::section::Section;
 
 /// Headers that may not be set, as upstream's `ReservedHeaders`.
-const RESERVED: [&str; 18] = [
+pub(super) const RESERVED: [&str; 18] = [
     "accept-encoding",
     "authorization",
     "connection",
@@ -55,14 +55,14 @@ fn auth(section: &mut Section<'_>) -> Auth {
         section.problem(key, message);
     }
     oauth2(section);
+    let token = section.raw("bearer_token").filter(|token| !token.is_empty()).map(Secret::new);
+    let file = section.raw("bearer_token_file").filter(|file| !file.is_empty());
     if let Some(basic) = section.section("basic_auth") {
         return basic_auth(section, basic);
     }
     if let Some(authorization) = section.section("authorization") {
         return authorization_header(section, authorization);
     }
-    let token = section.raw("bearer_token").filter(|token| !token.is_empty()).map(Secret::new);
-    let file = section.raw("bearer_token_file").filter(|file| !file.is_empty());
     let (key, credentials, shown) = match (token, file) {
         (Some(token), _) => ("credentials", Source::Inline(token), scrape::REDACTED.to_owned()),
         (None, Some(file)) => {

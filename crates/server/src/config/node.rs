@@ -46,7 +46,9 @@ pub(super) fn parse(text: &str) -> Result<Placed, Problem> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        // The place is said apart, and the library's own settings mean nothing to the reader.
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message).to_owned();
         Problem { line, column, message }
     })
 }

@@ -145,6 +145,8 @@ fn headers(item: &mut Section<'_>) {
             let message = "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, \
                            azuread or google_iam parameter";
             headers.problem(name, message);
+        } else if http::RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+            headers.problem(name, format!("{name} is a reserved header. It must not be changed"));
         }
         headers.secret(name);
     }

@@ -480,7 +480,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
         rest = &rest[digits..];
         let len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         let shift = match rest[..len].trim_end_matches('B').trim_end_matches('i') {
-            "" => 0,
+            // Upstream takes a number without a unit only for 0.
+            "" if number == 0.0 || len > 0 => 0,
             "K" => 10,
             "M" => 20,
             "G" => 30,
@@ -517,11 +518,11 @@ mod tests {
             ("10MB", 10 << 20),
             ("1GiB512KiB", (1 << 30) + (512 << 10)),
             ("1.5KB", 1536),
-            ("100", 100),
+            ("100B", 100),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "MB", "1XB", "-1MB", "1e300GB", "99999999999EB"] {
+        for bad in ["", "100", "MB", "1XB", "-1MB", "1e300GB", "99999999999EB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
         assert_eq!(format_size(10 << 20), "10MiB");
