@@ -187,6 +187,7 @@ fn range() -> impl Strategy<Value = TimeRange> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn pages_come_back(content in content(), range in range(), late in any::<bool>(), sequence in any::<u64>()) {
         let meta = PageMeta { late, ..PageMeta::in_order(LogIndex(sequence)) };
