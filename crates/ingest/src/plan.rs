@@ -379,16 +379,22 @@ impl<'a> Planner<'a> {
             self.last = match self.parts.iter().position(|part| part.shard == shard) {
                 Some(at) => at,
                 None => {
+                    // An even share is a good guess of what the part will hold.
+                    let share =
+                        self.batch.series.len() / self.map.versions()[self.version].ranges().len() + 1;
                     self.parts.push(Building {
                         shard,
                         batch: ShardBatch {
                             tenant: Some(self.batch.tenant.clone()),
                             epoch: self.map.epoch(),
+                            series: Vec::with_capacity(share),
+                            ends: Vec::with_capacity(share),
+                            samples: Vec::with_capacity(share),
                             min_timestamp: self.bounds.0,
                             max_timestamp: self.bounds.1,
                             ..ShardBatch::default()
                         },
-                        origins: Vec::new(),
+                        origins: Vec::with_capacity(share),
                     });
                     self.parts.len() - 1
                 }

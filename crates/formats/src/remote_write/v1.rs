@@ -88,7 +88,7 @@ struct Decoder<'a> {
 
 impl Decoder<'_> {
     fn request(&mut self, body: &[u8]) -> Result<(), DecodeError> {
-        let guess = body.len() / 256 + 1;
+        let guess = body.len() / 128 + 1;
         self.batch.series.reserve(guess);
         self.batch.samples.reserve(guess);
         let mut wire = Wire::new(body, "write request");
