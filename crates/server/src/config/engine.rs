@@ -57,7 +57,7 @@ pub(super) fn storage(top: &mut Section<'_>) -> FileRetention {
 }
 
 fn read_retention(mut retention: Section<'_>, found: &mut FileRetention) -> Out {
-    for key in ["time", "size", "percentage"] {
+    for key in ["size", "percentage"] {
         retention.not_active(key);
     }
     found.time_ms = Some(retention.duration_or("time", 0)).filter(|ms| *ms != 0);

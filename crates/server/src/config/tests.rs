@@ -244,7 +244,7 @@ fn what_has_no_effect_yet_is_listed() {
 rule_files: [r.yml]
 alerting: {alertmanagers: [{static_configs: [{targets: [a]}]}]}
 remote_write: [{url: 'http://x/'}]
-storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 1d}}, exemplars: {max_exemplars: 5}}
+storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 1d, size: 1GB}}, exemplars: {max_exemplars: 5}}
 runtime: {gogc: 50, log_level: warn}
 otlp: {promote_resource_attributes: [a]}
 tracing: {endpoint: x}
@@ -269,13 +269,14 @@ scrape_configs:
             "scrape_configs[job_name=\"a\"].oauth2",
             "scrape_configs[job_name=\"a\"].kubernetes_sd_configs",
             "storage.tsdb.out_of_order_time_window",
-            "storage.tsdb.retention.time",
+            "storage.tsdb.retention.size",
             "storage.exemplars",
             "alerting",
             "remote_write",
             "tracing",
             "otlp",
             "isobar.region",
+            "isobar.tenancy",
         ]
     );
     assert_eq!(loaded.global.external_labels["zone"], "z1");
