@@ -106,8 +106,32 @@ pub(crate) fn push_unsigned(out: &mut String, value: u64) {
 /// Appends a sample value in quotes.
 pub(crate) fn push_value(out: &mut String, value: f64) {
     out.push('"');
-    number::push_api_float(out, value);
+    push_number(out, value);
     out.push('"');
+}
+
+/// What [`number::push_api_float`] appends, several times faster for numbers with a fraction: values are most of the
+/// bytes of an answer.
+fn push_number(out: &mut String, value: f64) {
+    // Whole numbers of moderate size are what most counters are.
+    let whole = value as i64;
+    if whole as f64 == value && whole.unsigned_abs() < 1 << 53 && (whole != 0 || value.is_sign_positive()) {
+        if whole < 0 {
+            out.push('-');
+        }
+        push_unsigned(out, whole.unsigned_abs());
+        return;
+    }
+    if value.is_finite() {
+        let mut buffer = zmij::Buffer::new();
+        let digits = buffer.format_finite(value);
+        // An exponent stands elsewhere in Go's form.
+        if !digits.bytes().any(|b| b == b'e') {
+            out.push_str(digits.strip_suffix(".0").unwrap_or(digits));
+            return;
+        }
+    }
+    number::push_api_float(out, value);
 }
 
 fn push_point(out: &mut String, point: &Point) {
@@ -381,6 +405,19 @@ mod tests {
     use std::sync::Arc;
 
     use model::histogram::Span;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_those_of_the_model(bits in any::<u64>(), small in -1e6f64..1e6, cents in any::<i32>()) {
+            for value in [f64::from_bits(bits), small, f64::from(cents) / 100.0, f64::from(cents), f64::from(cents) * 1e14] {
+                let (mut fast, mut plain) = (String::new(), String::new());
+                push_number(&mut fast, value);
+                number::push_api_float(&mut plain, value);
+                prop_assert_eq!(fast, plain);
+            }
+        }
+    }
 
     fn text(write: impl FnOnce(&mut String)) -> String {
         let mut out = String::new();

@@ -15,7 +15,7 @@ struct Listening {
     address: SocketAddr,
     stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
-    _server: Server,
+    behind: Server,
 }
 
 async fn listen(limits: ListenLimits) -> Listening {
@@ -26,7 +26,7 @@ async fn listen(limits: ListenLimits) -> Listening {
     let stop = CancellationToken::new();
     let served =
         serve(vec![listener], server.router.clone(), None, limits, server.metrics.clone(), stop.clone());
-    Listening { address, stop, serving: tokio::spawn(served), _server: server }
+    Listening { address, stop, serving: tokio::spawn(served), behind: server }
 }
 
 const HEALTHY: &[u8] = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -72,6 +72,24 @@ async fn slow_heads_are_closed_and_slow_bodies_get_408() {
     assert!(read_until(&mut body, "limit of 0 s\n").await.starts_with("HTTP/1.1 408 "));
     let closed = read_until(&mut head, "never").await;
     assert!(closed.is_empty() || closed.starts_with("HTTP/1.1 408"), "{closed}");
+}
+
+#[tokio::test]
+async fn a_closed_connection_stops_its_query() {
+    let server = listen(ListenLimits::default()).await;
+    // Without a leader for a shard the query waits.
+    server.behind.reader.down.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /api/v1/query?query=up HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let frontend = &server.behind.frontend;
+    let until = async |running: usize| {
+        while frontend.active().len() != running {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), until(1)).await.unwrap();
+    drop(stream);
+    tokio::time::timeout(Duration::from_secs(5), until(0)).await.unwrap();
 }
 
 #[tokio::test]
