@@ -2,14 +2,14 @@
 //!
 //! Not here: sums across series, which do not depend on order (`sum.rs`).
 
-/// Adds `inc` to the sum `(sum, c)`: Neumaier's variant of Kahan's summation.
+use crate::sum::two_sum;
+
+/// Adds `inc` to the sum `(sum, c)`: Neumaier's variant of Kahan's summation. The lost part is found without asking
+/// which of the two is larger; being exact, it is the same.
 #[inline(always)]
 pub(crate) fn inc(inc: f64, sum: f64, c: f64) -> (f64, f64) {
-    let t = sum + inc;
-    if t.is_infinite() {
-        return (t, 0.0);
-    }
-    if sum.abs() >= inc.abs() { (t, c + ((sum - t) + inc)) } else { (t, c + ((inc - t) + sum)) }
+    let (t, lost) = two_sum(sum, inc);
+    (t, if t.is_infinite() { 0.0 } else { c + lost })
 }
 
 /// The sum of `values`, as `sum_over_time` gives it.

@@ -11,7 +11,7 @@ mod eval;
 mod histogram;
 pub mod histograms;
 mod kahan;
-mod labels_text;
+mod label_set;
 mod math;
 mod plan;
 mod quantile;

@@ -8,7 +8,7 @@ use crate::histogram::{Bucket, all_buckets, fraction_below};
 /// Relative differences below this between neighbouring classic buckets are rounding errors.
 const SMALL_DELTA: f64 = 1e-12;
 
-/// The `q` quantile of `values`, which get sorted (NaN first). NaN when there is none or `q` is NaN.
+/// The `q` quantile of `values`, which get reordered; NaN counts as smallest. NaN when there is none or `q` is NaN.
 pub(crate) fn of_values(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -19,17 +19,19 @@ pub(crate) fn of_values(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| nan_first(*a, *b));
     let last = (values.len() - 1) as f64;
     let rank = q * last;
     let lower = rank.floor().max(0.0);
     let upper = (lower + 1.0).min(last);
     let weight = rank - rank.floor();
+    let (_, at_lower, above) = values.select_nth_unstable_by(lower as usize, |a, b| nan_first(*a, *b));
     if weight == 0.0 {
         // An infinite neighbour that does not count must not make a NaN.
-        return values[lower as usize];
+        return *at_lower;
     }
-    values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
+    // What stands above is at least as large, so its smallest is the next in order.
+    let next = above.iter().copied().min_by(|a, b| nan_first(*a, *b)).filter(|_| upper > lower);
+    *at_lower * (1.0 - weight) + next.unwrap_or(*at_lower) * weight
 }
 
 fn nan_first(a: f64, b: f64) -> std::cmp::Ordering {

@@ -2,7 +2,6 @@
 
 use hashbrown::HashMap;
 use model::histogram::ResetHint;
-use model::labels::push_pair;
 use model::{Histogram, Labels, LabelsBuilder};
 use promql::ast::{AggregateOp, Span};
 use promql::quote::{quote, quote_bytes};
@@ -13,6 +12,7 @@ use crate::EvalError;
 use crate::annotations::Operation;
 use crate::column::{ABSENT, Charge, Column, is_absent};
 use crate::histogram::{HistogramMean, HistogramSum, compact, to_text};
+use crate::label_set::raw_pairs;
 use crate::plan::{Group, Kind};
 use crate::quantile::of_values;
 use crate::sum::{ExactSums, two_product};
@@ -28,8 +28,8 @@ impl<'g> Grouping<'g> {
         Self { labels: &group.labels, without: group.without }
     }
 
-    fn keeps(&self, name: &str, named: bool) -> bool {
-        let listed = self.labels.iter().any(|l| l == name);
+    fn keeps(&self, name: &[u8], named: bool) -> bool {
+        let listed = self.labels.iter().any(|l| l.as_bytes() == name);
         if self.without { !listed && !is_name(name) } else { listed && (named || !is_name(name)) }
     }
 
@@ -39,9 +39,9 @@ impl<'g> Grouping<'g> {
         if !self.without && self.labels.is_empty() {
             return;
         }
-        for (name, value) in labels {
+        for (name, _, pair) in raw_pairs(labels) {
             if self.keeps(name, named) {
-                push_pair(bytes, name, value);
+                bytes.extend_from_slice(pair);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Evaluator<'_> {
         self.stream(&group.inner, &mut |column| {
             let named = self.delayed() || !column.drop_name;
             grouping.key(&column.labels, named, &mut key);
-            let at = match places.get(&key) {
+            let at = match places.get(key.as_slice()) {
                 Some(at) => *at,
                 None => {
                     places.insert(key.clone(), all.len());

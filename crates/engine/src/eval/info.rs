@@ -7,7 +7,8 @@ use super::merge::is_name;
 use super::{Evaluator, Sink, times};
 use crate::EvalError;
 use crate::column::{Column, Columns};
-use crate::labels_text::labels_text;
+use crate::label_set::compare;
+use crate::label_set::labels_text;
 use crate::plan::{Call, Kind, Reference, Shift};
 
 /// The labels that say which target a series belongs to.
@@ -156,7 +157,7 @@ impl Evaluator<'_> {
             }
             Ok(())
         })?;
-        infos.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        infos.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         Ok(infos)
     }
 

@@ -1,7 +1,6 @@
 //! Vector matching: `on`, `ignoring`, `group_left`, `group_right`, `fill`, and the set operators.
 
 use hashbrown::HashMap;
-use model::labels::push_pair;
 use model::{Labels, LabelsBuilder};
 use promql::ast::{BinaryOp, Cardinality, Span, VectorMatching};
 
@@ -10,7 +9,7 @@ use super::merge::{is_name, without_name};
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Cell, Column, Columns};
-use crate::labels_text::labels_text;
+use crate::label_set::{labels_text, raw_pairs};
 use crate::plan::Pair;
 
 /// The columns of both sides that share a signature, by their positions.
@@ -23,21 +22,21 @@ struct Group {
 /// What the labels say about which series match: the bytes of those that count.
 fn signature(labels: &Labels, matching: &VectorMatching, bytes: &mut Vec<u8>) {
     bytes.clear();
-    for (name, value) in labels {
+    for (name, _, pair) in raw_pairs(labels) {
         if counts(name, matching) {
-            push_pair(bytes, name, value);
+            bytes.extend_from_slice(pair);
         }
     }
 }
 
 /// Whether label `name` takes part in the match.
-fn counts(name: &str, matching: &VectorMatching) -> bool {
-    let listed = matching.labels.iter().any(|l| l == name);
+fn counts(name: &[u8], matching: &VectorMatching) -> bool {
+    let listed = matching.labels.iter().any(|l| l.as_bytes() == name);
     if matching.on { listed } else { !listed && !is_name(name) }
 }
 
 fn matched_labels(labels: &Labels, matching: &VectorMatching) -> Labels {
-    labels.filtered(|name| counts(name, matching))
+    labels.filtered(|name| counts(name.as_bytes(), matching))
 }
 
 impl Evaluator<'_> {

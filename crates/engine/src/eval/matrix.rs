@@ -7,6 +7,7 @@ use promql::ast::Extended;
 
 use super::Evaluator;
 use crate::EvalError;
+use crate::label_set::compare;
 use crate::plan::Select;
 use crate::value::{HistogramPoint, Point, Series, Value};
 use crate::window::interpolate;
@@ -47,7 +48,7 @@ impl Evaluator<'_> {
             }
             Ok(())
         })?;
-        all.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        all.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         Ok(Value::Matrix(all))
     }
 }

@@ -11,8 +11,8 @@ use crate::column::{Column, Columns};
 use crate::plan::{Kind, Node};
 
 /// Labels that belong to the metric's name.
-pub(super) fn is_name(label: &str) -> bool {
-    label == METRIC_NAME || label == "__type__" || label == "__unit__"
+pub(super) fn is_name(label: impl AsRef<[u8]>) -> bool {
+    matches!(label.as_ref(), b"__name__" | b"__type__" | b"__unit__")
 }
 
 /// The labels without those that belong to the name.

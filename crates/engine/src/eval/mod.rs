@@ -26,6 +26,7 @@ use promql::ast::ValueType;
 
 use crate::annotations::Annotations;
 use crate::column::{Column, Columns};
+use crate::label_set::compare;
 use crate::plan::{Kind, Node};
 use crate::value::{HistogramPoint, Point, Sample, SampleValue, Series, Value};
 use crate::{EvalContext, EvalError};
@@ -110,19 +111,20 @@ impl<'a> Evaluator<'a> {
     }
 
     fn range_vector(&self, node: &Node) -> Result<Value, EvalError> {
-        let mut columns = if node.value_type() == ValueType::Scalar {
+        if node.value_type() == ValueType::Scalar {
             return Ok(self.range_scalar(&self.scalar(node)?));
-        } else {
-            self.finished(node)?
-        };
-        columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        let columns = self.finished(node)?;
         let mut all = Vec::with_capacity(columns.list.len());
         for column in &columns.list {
             let mut series = Series { labels: column.labels.clone(), ..Series::default() };
             if column.histograms.is_empty() {
                 series.floats.reserve_exact(column.floats.len());
+                let present =
+                    times(self.grid).zip(&column.floats).filter(|(_, v)| !crate::column::is_absent(**v));
+                series.floats.extend(present.map(|(timestamp, value)| Point { timestamp, value: *value }));
             }
-            for (step, timestamp) in times(self.grid).enumerate() {
+            for (step, timestamp) in times(self.grid).enumerate().take(column.histograms.len()) {
                 if let Some(histogram) = column.histogram(step) {
                     series.histograms.push(HistogramPoint { timestamp, histogram: histogram.clone() });
                 } else if !crate::column::is_absent(column.floats[step]) {
@@ -138,10 +140,7 @@ impl<'a> Evaluator<'a> {
     }
 
     fn instant_vector(&self, node: &Node) -> Result<Value, EvalError> {
-        let mut columns = self.finished(node)?;
-        if !sorting::keeps_order(node) {
-            columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        }
+        let columns = self.finished(node)?;
         let timestamp = self.grid.start;
         let mut all = Vec::with_capacity(columns.list.len());
         for column in &columns.list {
@@ -156,7 +155,8 @@ impl<'a> Evaluator<'a> {
         Ok(Value::Vector(all))
     }
 
-    /// The columns of a vector, with names dropped where they are to be.
+    /// The columns of a vector, with names dropped where they are to be; sorted by labels unless their order has a
+    /// meaning.
     fn finished(&self, node: &Node) -> Result<Columns, EvalError> {
         let mut columns = self.vector(node)?;
         let mut dropped = false;
@@ -164,7 +164,14 @@ impl<'a> Evaluator<'a> {
             column.labels = merge::without_name(&column.labels);
             dropped = true;
         }
-        if dropped { self.merge(columns) } else { Ok(columns) }
+        if self.ctx.is_instant && sorting::keeps_order(node) {
+            return if dropped { self.merge(columns) } else { Ok(columns) };
+        }
+        columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
+        if dropped && columns.list.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
+            columns = self.merge(columns)?;
+        }
+        Ok(columns)
     }
 
     /// All columns of a vector.

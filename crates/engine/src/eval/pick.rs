@@ -11,6 +11,7 @@ use super::aggregate::Grouping;
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Column, is_absent};
+use crate::label_set::compare;
 use crate::plan::Group;
 use model::number::format_float_g as general;
 
@@ -83,7 +84,7 @@ impl Evaluator<'_> {
             }
         }
         let mut columns = self.vector(&group.inner)?;
-        columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         let groups = self.members(group, &columns.list);
         let mut kept: Vec<Option<Column>> = columns.list.iter().map(|_| None).collect();
         let mut order: Vec<usize> = Vec::new();

@@ -10,8 +10,9 @@ use promql::ast::{Extended, Span};
 use super::{Evaluator, Sink, times};
 use crate::EvalError;
 use crate::column::{ABSENT, Column, is_absent};
+use crate::kahan;
 use crate::plan::{Call, Kind, Node, Shift, Sub};
-use crate::window::{HistogramAt, RangeFn, Site, Window};
+use crate::window::{FloatFrame, HistogramAt, RangeFn, Site, Window, rate_of_floats};
 
 /// The samples of a series, floats and histograms apart, without staleness markers.
 #[derive(Default)]
@@ -114,6 +115,75 @@ struct Run<'r> {
     /// The last metric that was said to look like no counter.
     last_noted: String,
     sink: &'r mut Sink<'r>,
+}
+
+/// The windows over plain floats: no histograms, no start timestamps, no extended ends. What most queries do most of
+/// the time, so each function has a loop of its own.
+struct Frames<'f> {
+    grid: StepGrid,
+    slide: Slide,
+    stamps: &'f [i64],
+    values: &'f [f64],
+}
+
+impl Frames<'_> {
+    /// Fills `out`, one value a step, and says whether there is any; nothing when `func` has no loop here.
+    fn fill(&self, func: RangeFn, never_drops: bool, out: &mut [f64]) -> Option<bool> {
+        Some(match func {
+            RangeFn::Rate => self.each(out, |f| rate_of_floats(f, true, true, never_drops)),
+            RangeFn::Increase => self.each(out, |f| rate_of_floats(f, true, false, never_drops)),
+            RangeFn::Delta => self.each(out, |f| rate_of_floats(f, false, false, never_drops)),
+            RangeFn::SumOverTime => self.each(out, |f| kahan::sum(f.values)),
+            RangeFn::AvgOverTime => self.each(out, |f| kahan::mean(f.values)),
+            RangeFn::MinOverTime => self.each(out, |f| fold(f.values, |v, best| v < best)),
+            RangeFn::MaxOverTime => self.each(out, |f| fold(f.values, |v, best| v > best)),
+            RangeFn::CountOverTime => self.each(out, |f| f.values.len() as f64),
+            RangeFn::PresentOverTime => self.each(out, |_| 1.0),
+            RangeFn::LastOverTime => self.each(out, |f| f.values[f.values.len() - 1]),
+            _ => return None,
+        })
+    }
+
+    /// Calls `f` for every window that is not empty.
+    #[inline(always)]
+    fn each(&self, out: &mut [f64], f: impl Fn(&FloatFrame<'_>) -> f64) -> bool {
+        let (stamps, values) = (self.stamps, self.values);
+        let (mut from, mut to, mut any) = (0, 0, false);
+        let seconds = self.slide.range as f64 / 1000.0;
+        for (step, out) in out.iter_mut().enumerate() {
+            let end = self.slide.time.apply(self.grid.at(step));
+            let start = end.saturating_sub(self.slide.range);
+            while to < stamps.len() && stamps[to] <= end {
+                to += 1;
+            }
+            while from < to && stamps[from] <= start {
+                from += 1;
+            }
+            if from < to {
+                *out = f(&FloatFrame {
+                    start,
+                    end,
+                    seconds,
+                    stamps: &stamps[from..to],
+                    values: &values[from..to],
+                });
+                any = true;
+            }
+        }
+        any && !out.iter().all(|v| is_absent(*v))
+    }
+}
+
+/// The value that `better` prefers; NaN gives way to anything.
+#[inline(always)]
+fn fold(values: &[f64], better: impl Fn(f64, f64) -> bool) -> f64 {
+    let mut best = values[0];
+    for value in values {
+        if better(*value, best) || best.is_nan() {
+            best = *value;
+        }
+    }
+    best
 }
 
 impl Evaluator<'_> {
@@ -221,6 +291,18 @@ impl Evaluator<'_> {
         let drops = || split.values.windows(2).any(|pair| pair[1] < pair[0]);
         let counter = matches!(func, RangeFn::Rate | RangeFn::Increase | RangeFn::Resets);
         let never_drops = counter && split.starts.is_empty() && !drops();
+        let plain =
+            split.histograms.is_empty() && split.starts.is_empty() && slide.extended == Extended::None;
+        if plain && params.is_empty() {
+            let frames =
+                Frames { grid: self.grid, slide: *slide, stamps: &split.stamps, values: &split.values };
+            if let Some(any) = frames.fill(*func, never_drops, &mut column.floats) {
+                if any && matches!(func, RangeFn::Rate | RangeFn::Increase) {
+                    self.note_non_counter(labels, last_noted, *span, &mut self.notes.borrow_mut());
+                }
+                return if any { sink(column) } else { Ok(()) };
+            }
+        }
         let mut notes = self.notes.borrow_mut();
         let mut site = Site { labels, span: *span, all_args: *all_args, notes: &mut notes, scratch };
         let (stamps, points) = (split.stamps.as_slice(), split.histograms.as_slice());

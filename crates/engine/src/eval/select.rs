@@ -100,6 +100,20 @@ impl Evaluator<'_> {
     fn fill_instant(&self, select: &Select, data: &SeriesData, property: Property, column: &mut Column) {
         let lookback = self.ctx.lookback_ms;
         let stamps = data.stamps.as_slice();
+        if data.histograms.is_empty() && property == Property::Value {
+            // A staleness marker is what absence is written as, so it can be copied like any value.
+            let mut next = 0;
+            for (out, time) in column.floats.iter_mut().zip(times(self.grid)) {
+                let time = select.time.apply(time);
+                while next < stamps.len() && stamps[next] <= time {
+                    next += 1;
+                }
+                if next > 0 && stamps[next - 1] > time.saturating_sub(lookback) {
+                    *out = data.values[next - 1];
+                }
+            }
+            return;
+        }
         let (mut next, mut next_histogram) = (0, 0);
         for (step, time) in times(self.grid).enumerate() {
             let time = select.time.apply(time);

@@ -7,6 +7,7 @@ use promql::ast::{AggregateOp, Span};
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::is_absent;
+use crate::label_set::compare;
 use crate::plan::{Call, Kind, Node};
 
 /// Whether the order in which `node` gives its series has a meaning.
@@ -62,7 +63,7 @@ impl Evaluator<'_> {
             self.note(|n| n.sort_in_range_query(span));
         }
         let mut columns = self.vector(&call.args[0])?;
-        columns.list.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         let by_value = !call.name.starts_with("sort_by");
         if by_value {
             columns.list.iter_mut().for_each(|c| c.histograms.clear());
@@ -88,7 +89,7 @@ impl Evaluator<'_> {
                     .iter()
                     .map(|name| natural(&value(&a, name), &value(&b, name)))
                     .find(|order| *order != Ordering::Equal)
-                    .unwrap_or_else(|| a.cmp(&b));
+                    .unwrap_or_else(|| compare(&a, &b));
                 if descending { order.reverse() } else { order }
             });
         }

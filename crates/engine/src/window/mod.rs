@@ -19,6 +19,7 @@ use crate::annotations::Annotations;
 use crate::column::Cell;
 
 pub(crate) use extended::{interpolate, interpolate_histograms};
+pub(crate) use rate::of_floats as rate_of_floats;
 
 /// A histogram at a time.
 #[derive(Clone, Debug)]
@@ -48,6 +49,19 @@ pub(crate) struct Window<'a> {
     pub(crate) extended: Extended,
     /// Exclusive start of the time that the samples are of, ms: before `start` with `anchored` and `smoothed`.
     pub(crate) looks_after: i64,
+}
+
+/// A window that holds plain floats only, at least one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatFrame<'a> {
+    /// Exclusive start of the range, ms.
+    pub(crate) start: i64,
+    /// Inclusive end, ms.
+    pub(crate) end: i64,
+    /// Length of the range.
+    pub(crate) seconds: f64,
+    pub(crate) stamps: &'a [i64],
+    pub(crate) values: &'a [f64],
 }
 
 impl Window<'_> {

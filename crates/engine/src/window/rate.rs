@@ -6,9 +6,9 @@ use model::Histogram;
 use model::histogram::ResetHint;
 use promql::ast::Extended;
 
-use super::{HistogramAt, Site, Window, extended, starts};
+use super::{FloatFrame, HistogramAt, Site, Window, extended, starts};
 use crate::annotations::Operation;
-use crate::column::Cell;
+use crate::column::{ABSENT, Cell};
 use crate::histogram::{add, compact, copy_to_schema, div, is_reset, mul, sub};
 
 /// The difference between the ends of the range, with counter resets undone (`counter`), per second (`per_second`).
@@ -43,6 +43,46 @@ pub(super) fn extrapolated(
         return Some(Cell::Float(difference * factor));
     }
     extrapolated_histogram(w, counter, per_second, site)
+}
+
+/// As [`extrapolated`] for a window of plain floats; the absence marker when there are too few.
+#[inline(always)]
+pub(crate) fn of_floats(f: &FloatFrame<'_>, counter: bool, per_second: bool, never_drops: bool) -> f64 {
+    let (stamps, values) = (f.stamps, f.values);
+    let intervals = stamps.len() - 1;
+    if intervals == 0 {
+        return ABSENT;
+    }
+    let (first, last) = (stamps[0], stamps[intervals]);
+    let mut difference = values[intervals] - values[0];
+    if counter && !never_drops {
+        for pair in values.windows(2) {
+            if pair[1] < pair[0] {
+                difference += pair[0];
+            }
+        }
+    }
+    let sampled = (last - first) as f64 / 1000.0;
+    let average = sampled / intervals as f64;
+    let threshold = average * 1.1;
+    let mut to_start = (first - f.start) as f64 / 1000.0;
+    let mut to_end = (f.end - last) as f64 / 1000.0;
+    if to_start >= threshold {
+        to_start = average / 2.0;
+    }
+    // Where the counter was zero can only matter when that is nearer than the start of the range.
+    if counter && difference > 0.0 && values[0] >= 0.0 && sampled * values[0] <= to_start * difference * 1.001
+    {
+        let to_zero = sampled * (values[0] / difference);
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
+    }
+    if to_end >= threshold {
+        to_end = average / 2.0;
+    }
+    let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+    difference * if per_second { factor / f.seconds } else { factor }
 }
 
 /// Adds the value before each reset to `difference`.
