@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Installs the process's log writer (standard error). Later calls change nothing.
 pub fn init(level: &str, format: &str) {
     // Raft and HTTP libraries report ordinary business at "info"; theirs is wanted only when debugging.
-    let others = if level == "debug" { "info" } else { "warn" };
+    let others = if level == "debug" { "info" } else { "error" };
     let filter = format!("{level},openraft={others},hyper={others},h2={others},tower={others}");
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let base = tracing_subscriber::registry().with(filter);

@@ -122,7 +122,12 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let ingest = Arc::new(ingest);
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
-    let options = scrape::Options { tenant: TenantId::anonymous(), ..scrape::Options::default() };
+    let options = scrape::Options {
+        tenant: TenantId::anonymous(),
+        offset_seed: scrape::Options::seed_of(&replication.node().to_string()),
+        external_url: external_url(&flags),
+        ..scrape::Options::default()
+    };
     let scraper = Arc::new(scrape::Manager::new(options, Arc::clone(&sink), Arc::clone(&clock), &mut registry));
 
     let state = Arc::new(ReloadState::default());
@@ -210,19 +215,23 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     outcome
 }
 
-/// Returns when all groups of this node take reads and writes; says how far replay is, and which group cannot start.
+/// Returns when every group of this node takes reads and writes, or cannot start at all; says how far replay is. What
+/// cannot start is named in the log and in each request that needs it; the other groups serve.
 async fn wait_until_caught_up(replication: &Replication) {
-    let mut told = Vec::new();
     while !replication.wait_caught_up(Duration::from_secs(2)).await {
         let progress = replication.progress();
-        for (group, reason) in &progress.failed {
-            if !told.contains(group) {
+        if progress.ready + progress.failed.len() >= progress.groups {
+            for (group, reason) in &progress.failed {
                 tracing::error!(%group, %reason, "a group cannot start; its data is not served");
-                told.push(group.clone());
             }
+            return;
         }
         let (ready, groups, left) = (progress.ready, progress.groups, progress.entries_left);
         tracing::info!(ready, groups, entries_left = left, "replaying the log");
+        if !progress.failed.is_empty() {
+            // With a failed group the wait above returns at once.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 }
 
@@ -259,6 +268,14 @@ fn settings(flags: &ServeFlags, external_path: &str) -> Result<Settings> {
         tenancy: flags.tenancy,
         ..Settings::default()
     })
+}
+
+/// How the node is reached from outside, for links on the targets page: `--web.external-url`, or nothing.
+fn external_url(flags: &ServeFlags) -> Option<scrape::ExternalUrl> {
+    let (scheme, rest) = flags.external_url.split_once("://")?;
+    let host = rest.split('/').next().unwrap_or(rest).to_owned();
+    let own_port = flags.listen.first().map_or(9090, SocketAddr::port);
+    Some(scrape::ExternalUrl { scheme: scheme.to_owned(), host, own_port })
 }
 
 /// The path of a URL in the form of [`normal_path`].
