@@ -15,6 +15,7 @@ pub mod log;
 pub mod meta;
 pub mod metrics;
 pub mod page;
+pub mod salvage;
 pub mod shard;
 mod status;
 pub mod store;

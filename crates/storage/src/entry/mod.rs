@@ -182,10 +182,6 @@ impl WriteBuilder {
         put_varint(out, 0);
     }
 
-    pub(crate) fn n_batches(&self) -> usize {
-        self.n_batches as usize
-    }
-
     pub(crate) fn finish(mut self, head: &EntryHead) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.sources.len() + self.series.len() + self.batches.len() + 64);
         out.resize(HEAD, 0);

@@ -163,7 +163,7 @@ impl Head {
     /// Deletes: removes what is in memory and unsealed, and keeps a tombstone for the rest.
     pub(crate) fn delete(&mut self, index: u64, refs: Vec<u64>, range: TimeRange) {
         for reference in &refs {
-            let Some(sid) = self.series.by_ref(*reference) else { continue };
+            let Some(sid) = self.series.by_any_ref(*reference) else { continue };
             let (source, slot) = self.series.place(sid);
             self.touch(source);
             self.sources[source as usize].remove(slot, range);

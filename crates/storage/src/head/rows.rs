@@ -38,11 +38,14 @@ pub(crate) fn apply_row(
         if timestamp > state.last {
             state.last = timestamp;
             state.bits = bits;
+            if !source.gone.is_empty() {
+                source.gone.remove(&slot);
+            }
             work.cells.push((slot, bits));
             continue;
         }
         debug_assert!(state.last != NEVER, "every timestamp is above it");
-        let there = if timestamp == state.last {
+        let there = if timestamp == state.last && !source.gone.contains(&slot) {
             Some(state.bits)
         } else {
             source.tile.as_ref().and_then(|tile| tile.get(slot, timestamp))

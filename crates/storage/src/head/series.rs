@@ -65,13 +65,13 @@ impl SeriesTable {
                 let series = &all[*other as usize];
                 table_hash(series.hash, series.tenant)
             });
-            let (block, at) = (reference as usize / BLOCK, reference as usize % BLOCK);
-            if block >= self.by_ref.len() {
-                self.by_ref.resize_with(block + 1, || None);
-            }
-            self.by_ref[block].get_or_insert_with(|| Box::new([NONE; BLOCK]))[at] = sid;
             self.active += 1;
         }
+        let (block, at) = (reference as usize / BLOCK, reference as usize % BLOCK);
+        if block >= self.by_ref.len() {
+            self.by_ref.resize_with(block + 1, || None);
+        }
+        self.by_ref[block].get_or_insert_with(|| Box::new([NONE; BLOCK]))[at] = sid;
         sid
     }
 
@@ -88,6 +88,12 @@ impl SeriesTable {
     /// The active series of that ref.
     #[inline]
     pub(crate) fn by_ref(&self, reference: u64) -> Option<u32> {
+        self.by_any_ref(reference).filter(|sid| !self.all[*sid as usize].evicted)
+    }
+
+    /// The series of that ref, evicted or not.
+    #[inline]
+    pub(crate) fn by_any_ref(&self, reference: u64) -> Option<u32> {
         let block = self.by_ref.get(usize::try_from(reference).ok()? / BLOCK)?.as_ref()?;
         Some(block[reference as usize % BLOCK]).filter(|sid| *sid != NONE)
     }
@@ -123,15 +129,9 @@ impl SeriesTable {
             return;
         }
         series.evicted = true;
-        let (hash, tenant, reference) = (series.hash, series.tenant, series.reference as usize);
+        let (hash, tenant) = (series.hash, series.tenant);
         if let Ok(entry) = self.by_hash.find_entry(table_hash(hash, tenant), |other| *other == sid) {
             entry.remove();
-        }
-        if let Some(Some(block)) = self.by_ref.get_mut(reference / BLOCK) {
-            block[reference % BLOCK] = NONE;
-            if block.iter().all(|sid| *sid == NONE) {
-                self.by_ref[reference / BLOCK] = None;
-            }
         }
         self.active -= 1;
     }
@@ -139,6 +139,13 @@ impl SeriesTable {
     /// Takes an evicted series out; its position is given to another.
     pub(crate) fn remove(&mut self, sid: u32) {
         debug_assert!(self.all[sid as usize].evicted, "only evicted series are removed");
+        let reference = self.all[sid as usize].reference as usize;
+        if let Some(Some(block)) = self.by_ref.get_mut(reference / BLOCK) {
+            block[reference % BLOCK] = NONE;
+            if block.iter().all(|sid| *sid == NONE) {
+                self.by_ref[reference / BLOCK] = None;
+            }
+        }
         self.free.push(sid);
     }
 
@@ -182,6 +189,9 @@ mod tests {
         table.evict(5);
         assert_eq!((table.find(0, labels(5).hash128(), |_| true), table.by_ref(6)), (None, None));
         assert_eq!(table.n_active(), 1_999);
+        assert_eq!(table.by_any_ref(6), Some(5));
+        table.remove(5);
+        assert_eq!(table.by_any_ref(6), None);
         assert_eq!(table.by_ref(u64::MAX), None);
     }
 }

@@ -1,5 +1,6 @@
 //! A source: its append-only slots, its open tile, its sealed pages that are not flushed yet, its late rows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::seam::SeriesData;
@@ -75,6 +76,8 @@ pub(crate) struct Source {
     pub(crate) pages: u64,
     /// Slots whose series was evicted.
     pub(crate) evicted: u32,
+    /// Slots whose newest sample was deleted: one at its timestamp is no repetition.
+    pub(crate) gone: BTreeSet<u32>,
     /// Whether it changed since the last flush.
     pub(crate) changed: bool,
     /// Oldest first.
@@ -103,6 +106,7 @@ impl Source {
             sparse: false,
             pages: 0,
             evicted: 0,
+            gone: BTreeSet::new(),
             changed: false,
             sealed: Vec::new(),
             late: None,
@@ -162,6 +166,9 @@ impl Source {
     /// Removes the samples of `slot` in `range` from tile and late rows.
     pub(crate) fn remove(&mut self, slot: u32, range: TimeRange) {
         let closed = range.after.saturating_add(1)..=range.until;
+        if self.slots.get(slot as usize).is_some_and(|s| s.last != NEVER && range.contains(s.last)) {
+            self.gone.insert(slot);
+        }
         if let Some(tile) = &mut self.tile {
             Arc::make_mut(tile).remove(slot, &closed);
         }

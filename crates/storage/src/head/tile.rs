@@ -188,14 +188,6 @@ impl Tile {
         matches!(self, Self::Sparse(_))
     }
 
-    /// Number of samples.
-    pub(crate) fn samples(&self) -> usize {
-        match self {
-            Self::Dense(dense) => dense.samples,
-            Self::Sparse(sparse) => sparse.samples.len(),
-        }
-    }
-
     /// Oldest and newest timestamp; `None` when it is empty.
     pub(crate) fn time_range(&self) -> Option<(i64, i64)> {
         match self {
@@ -232,15 +224,6 @@ impl Tile {
             Self::Dense(dense) => &dense.stamps,
             Self::Sparse(_) => &[],
         }
-    }
-
-    /// Every sample of a sparse tile, in the order in which they came.
-    pub(crate) fn sparse_samples(&self) -> impl Iterator<Item = (i64, Cell)> + '_ {
-        let samples = match self {
-            Self::Dense(_) => &[][..],
-            Self::Sparse(sparse) => &sparse.samples,
-        };
-        samples.iter().map(|s| (s.timestamp, (s.slot, s.bits)))
     }
 
     /// Makes empty rows at `stamps` (ascending) in an empty dense tile: for loading.

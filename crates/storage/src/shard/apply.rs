@@ -4,7 +4,7 @@
 //! its scrape mark (whose staleness markers follow from the state), metadata; tiles are sealed as soon as they are full;
 //! at the end the clock moves. What comes out is hashed with the entry, so that replicas that differ are found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::seam::{Counts, RejectReason, ShardReport};
 use model::{STALE_NAN_BITS, TimeRange};
@@ -15,7 +15,7 @@ use crate::entry::{
     self, Base, Decision, Entry, EntryHead, RowHead, RowSet, SeriesDef, SlotId, SourceDef, WriteReader, decode_values,
     fold,
 };
-use crate::head::Head;
+use crate::head::{Head, day_of};
 use crate::head::rows::{RowWork, apply_row};
 use crate::head::source::{NO_SERIES, Source};
 use crate::head::targets::ones;
@@ -47,6 +47,9 @@ impl BatchOutcome {
     /// The report where this replica did not plan the entry: without refs and positions.
     pub(crate) fn report(&self) -> ShardReport {
         let mut report = ShardReport { written: Counts { samples: self.written, ..Counts::default() }, ..ShardReport::default() };
+        if self.fenced {
+            report.rejected.insert(RejectReason::Fenced, 1);
+        }
         for (_, _, reason) in &self.rejected {
             *report.rejected.entry(*reason).or_default() += 1;
         }
@@ -59,9 +62,13 @@ impl BatchOutcome {
 pub(crate) struct Applied {
     pub(crate) head: EntryHead,
     pub(crate) batches: Vec<BatchOutcome>,
+    /// Whether it was a write, which the planner waits for.
+    pub(crate) is_write: bool,
     /// Staleness markers written.
     pub(crate) markers: u64,
     pub(crate) late: u64,
+    /// Days of its rows.
+    pub(crate) days: BTreeSet<i64>,
 }
 
 /// Scratch memory.
@@ -77,7 +84,8 @@ pub(crate) struct ApplyWork {
 /// Applies the entry `bytes` at `index`. After an error the head is in no defined state.
 pub(crate) fn apply(head: &mut Head, index: u64, bytes: &[u8], work: &mut ApplyWork) -> Result<Applied, ApplyError> {
     let (entry_head, entry) = entry::decode(bytes)?;
-    let mut applied = Applied { head: entry_head, batches: Vec::new(), markers: 0, late: 0 };
+    let is_write = matches!(entry, Entry::Write(_));
+    let mut applied = Applied { head: entry_head, batches: Vec::new(), is_write, markers: 0, late: 0, days: BTreeSet::new() };
     let mut verdict = 0;
     match entry {
         Entry::Write(write) if entry_head.epoch < head.epoch => {
@@ -128,6 +136,7 @@ fn apply_write(
     }
     let mut check = 0;
     let mut last_timestamp = 0;
+    let mut last_day = None;
     work.previous.0.clear();
     work.previous.1.clear();
     let mut previous_source = u32::MAX;
@@ -139,6 +148,11 @@ fn apply_write(
             let reader = write.rows();
             let row = RowHead::read(reader, last_timestamp)?;
             last_timestamp = row.timestamp;
+            let day = day_of(row.timestamp);
+            if last_day != Some(day) {
+                last_day = Some(day);
+                applied.days.insert(day);
+            }
             let Some(source) = head.sources.get_mut(row.source as usize) else {
                 return Err(ApplyError::Misfit(format!("row of source {} that does not exist", row.source)));
             };
@@ -188,6 +202,8 @@ fn apply_write(
             let seen: Vec<(u32, Vec<u64>)> = seen.into_iter().collect();
             let missing = head.targets.scraped(mark.target, mark.timestamp, &seen, &mut head.sources);
             head.changes.targets = true;
+            applied.days.insert(day_of(mark.timestamp));
+            last_day = None;
             applied.markers += missing.len() as u64;
             for of_source in missing.chunk_by(|a, b| a.0 == b.0) {
                 let slots: Vec<u32> = of_source.iter().map(|(_, slot)| *slot).collect();
@@ -240,7 +256,7 @@ fn define_series(head: &mut Head, def: SeriesDef) -> Result<(), ApplyError> {
     let Some(tenant) = head.sources.get(def.source as usize).map(|s| s.tenant).filter(|t| *t != u32::MAX) else {
         return misfit("its source does not exist");
     };
-    if let Some(sid) = head.series.by_ref(def.reference) {
+    if let Some(sid) = head.series.by_any_ref(def.reference) {
         let same = head.series.place(sid) == (def.source, def.slot) && head.labels(sid) == def.labels;
         return if same { Ok(()) } else { misfit("its ref belongs to another series") };
     }

@@ -1,9 +1,10 @@
 //! The days (partitions) of which a shard has pages, and the sealed label indexes of those that ended.
 //!
 //! A day is *live* until its index is sealed; then queries of that day ask the sealed index alone, and series that have
-//! nothing elsewhere may leave memory. A page that comes later makes the day live again until it is sealed anew.
+//! nothing elsewhere may leave memory. A row or page that comes later makes the day live again until it is sealed anew;
+//! meanwhile both its old index and the head are asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -27,6 +28,10 @@ pub(super) const PART_INDEX: u32 = 0;
 pub(super) const PART_PLACES: u32 = 1;
 /// The tenant number under which a day's seal is noted.
 pub(super) const SEAL_TENANT: u32 = u32::MAX;
+/// Part of the seal's key: the day was sealed.
+pub(super) const PART_SEALED: u32 = 0;
+/// Part of the seal's key: pages came after it was sealed.
+pub(super) const PART_REVIVED: u32 = 1;
 
 /// A sealed index of a day and tenant.
 #[derive(Debug)]
@@ -42,31 +47,41 @@ impl Sealed {
     }
 }
 
-/// Which days have pages; true = sealed.
+/// What is known of a day that has pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Day {
+    /// Its sealed index names all its series.
+    pub(super) sealed: bool,
+    /// It has a sealed index, maybe one that lacks series.
+    pub(super) indexed: bool,
+}
+
+/// Which days have pages.
 #[derive(Debug, Default)]
 pub(crate) struct Days {
-    pub(super) known: RwLock<BTreeMap<i64, bool>>,
+    pub(super) known: RwLock<BTreeMap<i64, Day>>,
     cache: Mutex<HashMap<(i64, u32), Arc<Sealed>>>,
 }
 
 impl Days {
     /// Looks which days are in the database.
     pub(super) fn load(kv: &dyn Kv, shard: ShardId) -> Result<Self, StorageError> {
-        let mut known = BTreeMap::new();
-        for (family, sealed) in [(Family::Pages, false), (Family::Index, true)] {
+        let mut known: BTreeMap<i64, Day> = BTreeMap::new();
+        for family in [Family::Pages, Family::Index] {
             let mut cursor = kv.cursor(family);
             cursor.seek(&[keys::CLASS]);
             while let Some(day) = cursor.entry().and_then(|(key, _)| keys::day_of_key(key)) {
                 let prefix = keys::day(day, shard);
                 cursor.seek(&prefix);
-                let found = cursor.entry().is_some_and(|(key, _)| key.starts_with(&prefix));
-                if found && !sealed {
-                    known.insert(day, false);
-                } else if found && sealed {
-                    let note = keys::index(day, shard, SEAL_TENANT, PART_INDEX);
-                    cursor.seek(&note);
-                    let noted = cursor.entry().is_some_and(|(key, _)| key == note);
-                    known.entry(day).and_modify(|s| *s = noted);
+                if cursor.entry().is_some_and(|(key, _)| key.starts_with(&prefix)) {
+                    let of_day = known.entry(day).or_default();
+                    if family == Family::Index {
+                        let noted = |part| -> Result<bool, StorageError> {
+                            Ok(kv.get(Family::Index, &keys::index(day, shard, SEAL_TENANT, part))?.is_some())
+                        };
+                        of_day.indexed = noted(PART_SEALED)?;
+                        of_day.sealed = of_day.indexed && !noted(PART_REVIVED)?;
+                    }
                 }
                 cursor.seek(&keys::day(day + 1, ShardId(0)));
             }
@@ -75,17 +90,39 @@ impl Days {
         Ok(Self { known: RwLock::new(known), cache: Mutex::default() })
     }
 
-    /// Takes note that pages are added to these days.
-    pub(super) fn add(&self, days: impl IntoIterator<Item = i64>) {
+    /// Takes note that pages are added to these days, and gives those that were sealed once.
+    pub(super) fn add(&self, days: &BTreeSet<i64>) -> Vec<i64> {
         let mut known = self.known.write();
+        let mut indexed = Vec::new();
         for day in days {
-            known.insert(day, false);
+            let known = known.entry(*day).or_default();
+            known.sealed = false;
+            if known.indexed {
+                indexed.push(*day);
+            }
         }
+        indexed
+    }
+
+    /// Takes note that rows of these days are in memory: those that are sealed are live again.
+    pub(super) fn revive(&self, days: &BTreeSet<i64>) {
+        let is_sealed = days.iter().any(|day| self.known.read().get(day).is_some_and(|d| d.sealed));
+        if is_sealed {
+            let mut known = self.known.write();
+            for day in days {
+                known.entry(*day).and_modify(|d| d.sealed = false);
+            }
+        }
+    }
+
+    /// Days that are not sealed, ascending.
+    pub(super) fn live(&self) -> Vec<i64> {
+        self.known.read().iter().filter(|(_, d)| !d.sealed).map(|(day, _)| *day).collect()
     }
 
     pub(super) fn set_sealed(&self, day: i64) {
         self.cache.lock().retain(|(d, _), _| *d != day);
-        self.known.write().insert(day, true);
+        self.known.write().insert(day, Day { sealed: true, indexed: true });
     }
 
     pub(super) fn remove(&self, day: i64) {
@@ -132,30 +169,18 @@ impl Shard {
         self.days.known.read().range(first..=last).map(|(day, _)| *day).collect()
     }
 
-    /// Sealed days that overlap `range`, ascending.
-    pub(super) fn sealed_days(&self, range: TimeRange) -> Vec<i64> {
+    /// Days with a sealed index that overlap `range`, ascending.
+    pub(super) fn indexed_days(&self, range: TimeRange) -> Vec<i64> {
         let known = self.days.known.read();
-        self.days_in_locked(&known, range).filter(|(_, sealed)| *sealed).map(|(day, _)| day).collect()
+        overlapping(&known, range).filter(|(_, d)| d.indexed).map(|(day, _)| day).collect()
     }
 
     /// Whether the head may have series with samples in `range` that no sealed index names.
     pub(super) fn has_live(&self, range: TimeRange) -> bool {
         let known = self.days.known.read();
-        let newest_sealed = known.iter().rev().find(|(_, sealed)| **sealed).map(|(day, _)| *day);
+        let newest_sealed = known.iter().rev().find(|(_, d)| d.sealed).map(|(day, _)| *day);
         let Some(newest) = newest_sealed else { return true };
-        range.until >= (newest + 1).saturating_mul(DAY_MS)
-            || self.days_in_locked(&known, range).any(|(_, sealed)| !sealed)
-            || self.state.read_recursive().head.changes.late_samples > 0
-    }
-
-    fn days_in_locked<'m>(
-        &self,
-        known: &'m BTreeMap<i64, bool>,
-        range: TimeRange,
-    ) -> impl Iterator<Item = (i64, bool)> + 'm {
-        let first = day_of(range.after.saturating_add(1));
-        let last = day_of(range.until).max(first);
-        known.range(first..=last).map(|(day, sealed)| (*day, *sealed))
+        range.until >= (newest + 1).saturating_mul(DAY_MS) || overlapping(&known, range).any(|(_, d)| !d.sealed)
     }
 
     /// The sealed index of a day for a tenant; `None` when the tenant has no series there.
@@ -177,4 +202,10 @@ impl Shard {
         cache.insert((day, tenant), Arc::clone(&sealed));
         Ok(Some(sealed))
     }
+}
+
+fn overlapping(known: &BTreeMap<i64, Day>, range: TimeRange) -> impl Iterator<Item = (i64, Day)> + '_ {
+    let first = day_of(range.after.saturating_add(1));
+    let last = day_of(range.until).max(first);
+    known.range(first..=last).map(|(day, of_day)| (*day, *of_day))
 }

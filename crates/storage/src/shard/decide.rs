@@ -37,7 +37,7 @@ impl Shard {
             for matchers in selectors {
                 let found = head.indexes[tenant as usize].select(matchers).map_err(damaged)?;
                 refs.extend(found.iter().map(|sid| head.series.reference(sid)));
-                for day in self.sealed_days(range) {
+                for day in self.indexed_days(range) {
                     if let Some(sealed) = self.sealed_index(day, tenant)? {
                         let found = sealed.index.select(matchers).map_err(damaged)?;
                         refs.extend(found.iter().filter_map(|ordinal| Some(sealed.place(ordinal)?.2)));

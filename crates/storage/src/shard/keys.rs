@@ -118,6 +118,49 @@ impl PageKey {
     }
 }
 
+impl PageKey {
+    /// What people call it.
+    pub(crate) fn name(&self) -> String {
+        format!(
+            "page of day {}, shard {}, source {}, group {}, times {} to {}",
+            self.day, self.shard, self.source, self.group, self.min_time, self.max_time
+        )
+    }
+}
+
+/// What a state key names, as far as a salvage must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordName {
+    Mark,
+    Source { shard: u32, source: u32 },
+    Series { shard: u32 },
+    Other,
+}
+
+/// Name and kind of the state record at `key`.
+pub(crate) fn describe_state(key: &[u8]) -> (String, RecordName) {
+    let word = |at: usize| Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?));
+    let (Some(shard), Some(kind)) = (word(0), key.get(4)) else {
+        return (format!("state record {key:02x?}"), RecordName::Other);
+    };
+    let rest = &key[5..];
+    match *kind {
+        k if k == StateKind::Mark as u8 => (format!("mark of shard {shard}"), RecordName::Mark),
+        k if k == StateKind::Source as u8 => {
+            let source = word(5).unwrap_or(0);
+            (format!("source {source} of shard {shard}"), RecordName::Source { shard, source })
+        }
+        k if k == StateKind::Series as u8 => (format!("series {rest:02x?} of shard {shard}"), RecordName::Series { shard }),
+        k if k == StateKind::Targets as u8 => (format!("scrape targets of shard {shard}"), RecordName::Other),
+        k if k == StateKind::Metadata as u8 => (format!("metadata {rest:02x?} of shard {shard}"), RecordName::Other),
+        k if k == StateKind::Tombstone as u8 => (
+            format!("deletion {rest:02x?} of shard {shard} (what it deleted comes back)"),
+            RecordName::Other,
+        ),
+        _ => (format!("state record {key:02x?}"), RecordName::Other),
+    }
+}
+
 /// The day at the front of a page or index key.
 pub(crate) fn day_of_key(key: &[u8]) -> Option<i64> {
     let bytes: [u8; 4] = key.get(1..5)?.try_into().ok()?;

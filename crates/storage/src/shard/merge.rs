@@ -8,9 +8,8 @@ use hashbrown::HashMap;
 use model::{Labels, TimeRange};
 use roaring::RoaringBitmap;
 
-use super::days::{PART_INDEX, PART_PLACES, SEAL_TENANT, places_record};
+use super::days::{PART_INDEX, PART_PLACES, PART_REVIVED, PART_SEALED, SEAL_TENANT, places_record};
 use super::keys::{self, PageKey};
-use super::read::page_name;
 use super::{MergeProgress, Shard};
 use crate::StorageError;
 use crate::codec::seal_record;
@@ -89,9 +88,9 @@ impl Shard {
             position.waiting.remove(&group);
             self.merge_group(group, is_over(group.0), &mut progress)?;
         }
-        let live: Vec<i64> = self.days.known.read().iter().filter(|(_, sealed)| !**sealed).map(|(d, _)| *d).collect();
+        let live = self.days.live();
         for day in live {
-            if is_over(day) {
+            if is_over(day) && !is_in_memory(&self.state.read().head, day) {
                 self.seal_day(day)?;
                 position.waiting.retain(|(d, ..), _| *d != day);
                 progress.more = true;
@@ -118,7 +117,7 @@ impl Shard {
 
     /// Counts the small pages of live days: after a start nobody else knows them.
     fn look_through(&self, position: &mut Position) -> Result<(), StorageError> {
-        let live: Vec<i64> = self.days.known.read().iter().filter(|(_, sealed)| !**sealed).map(|(d, _)| *d).collect();
+        let live = self.days.live();
         position.waiting.clear();
         for day in live {
             scan_prefix(&*self.kv, Family::Pages, &keys::day(day, self.id), |key, value| {
@@ -148,7 +147,7 @@ impl Shard {
             let Some(key) = PageKey::decode(key) else { return Ok(()) };
             match PageReader::open(value.to_vec()) {
                 Ok(page) => pages.push((key, page)),
-                Err(e) => damaged = Some(self.damaged(&page_name(&key), e.to_string())),
+                Err(e) => damaged = Some(self.damaged(&key.name(), e.to_string())),
             }
             Ok(())
         })?;
@@ -240,7 +239,7 @@ impl Shard {
                 Ok(page) => places.extend(page.series().map(|s| (key.source, s.slot))),
                 // Its series stay findable where they have other pages; readers of this one are told.
                 Err(e) => {
-                    let error = self.damaged(&page_name(&key), e.to_string());
+                    let error = self.damaged(&key.name(), e.to_string());
                     tracing::error!(shard = %self.id, %error, "damaged page while an index is sealed");
                 }
             }
@@ -279,10 +278,16 @@ impl Shard {
             batch.put(Family::Index, keys::index(day, self.id, tenant, PART_INDEX), bytes);
             batch.put(Family::Index, keys::index(day, self.id, tenant, PART_PLACES), places_record(&places));
         }
-        batch.put(Family::Index, keys::index(day, self.id, SEAL_TENANT, PART_INDEX), seal_record(1, b"sealed"));
+        batch.put(Family::Index, keys::index(day, self.id, SEAL_TENANT, PART_SEALED), seal_record(1, b"sealed"));
+        batch.delete(Family::Index, keys::index(day, self.id, SEAL_TENANT, PART_REVIVED));
         // A flush that adds pages to the day meanwhile makes it live again: it is held off until the day is marked.
         let _no_flush = self.flushing.lock();
         if self.day_has_other_pages(day, &places)? {
+            return Ok(());
+        }
+        // Nor may apply bring rows of the day between the look and the mark.
+        let state = self.state.read();
+        if is_in_memory(&state.head, day) {
             return Ok(());
         }
         self.kv.write(batch)?;
@@ -330,8 +335,7 @@ impl Shard {
     ///
     /// Only of sources that did not change since the last flush: then no entry that replay could meet names them.
     fn forget_series(&self) -> Result<usize, StorageError> {
-        let oldest_live =
-            self.days.known.read().iter().find(|(_, sealed)| !**sealed).map_or(i64::MAX, |(day, _)| *day);
+        let oldest_live = self.days.live().first().copied().unwrap_or(i64::MAX);
         let mut forgotten: HashMap<u32, RoaringBitmap> = HashMap::new();
         let mut batch = Batch::default();
         let _no_flush = self.flushing.lock();
@@ -371,6 +375,18 @@ impl Shard {
         }
         Ok(n)
     }
+}
+
+/// Whether samples of the day are not in pages of the database yet.
+fn is_in_memory(head: &Head, day: i64) -> bool {
+    let range = day.saturating_mul(DAY_MS)..=day.saturating_mul(DAY_MS).saturating_add(DAY_MS - 1);
+    let overlaps = |first: i64, last: i64| first <= *range.end() && last >= *range.start();
+    head.sources.iter().any(|source| {
+        source.tile.as_ref().is_some_and(|t| {
+            t.time_range().is_some_and(|(first, last)| overlaps(first, last)) && t.days().contains(&day)
+        }) || source.sealed.iter().any(|p| p.day == day)
+            || source.late.iter().flat_map(|l| l.iter()).any(|s| range.contains(&s.timestamp))
+    })
 }
 
 fn series_of(head: &Head, source: u32, slot: u32) -> Option<(u32, Labels, u64)> {

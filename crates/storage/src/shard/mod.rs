@@ -28,7 +28,7 @@ use model::seam::{SeriesSource, ShardBatch, ShardReport, StorageStatus};
 use model::{Epoch, LogIndex, ReplicaId, ShardId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::kv::Kv;
+use crate::kv::{Family, Kv};
 use crate::metrics::Metrics;
 use crate::{StorageError, StoreConfig};
 use apply::{ApplyError, ApplyWork};
@@ -36,8 +36,8 @@ use days::Days;
 use persist::{FlushImage, Mark};
 use planner::Planner;
 
-pub(crate) use keys::{PageKey, StateKind};
-pub(crate) use persist::STATE_VERSION;
+pub(crate) use keys::{PageKey, RecordName, describe_state};
+pub(crate) use persist::{STATE_VERSION, source_of_series};
 
 /// What the leader proposes for some batches.
 #[derive(Debug, Default)]
@@ -135,6 +135,7 @@ impl Shard {
             }
         })?;
         let days = Days::load(&*kv, id)?;
+        days.revive(&head.sources.iter().flat_map(|s| s.tile.iter().flat_map(|t| t.days())).collect());
         metrics.series.inc_by(head.n_active() as i64);
         let durable = (mark.index, mark.bytes.clone());
         let state = State { head, mark, entries: 0, entry_bytes: 0, work: ApplyWork::default(), broken: None };
@@ -219,6 +220,7 @@ impl Shard {
         state.entries += 1;
         state.entry_bytes += entry.len() as u64;
         let after = state.head.n_active();
+        self.days.revive(&applied.days);
         drop(guard);
 
         let metrics = &self.metrics;
@@ -230,6 +232,9 @@ impl Shard {
         for batch in &applied.batches {
             metrics.samples.inc_by(batch.written);
             metrics.duplicates.inc_by(batch.rejected.len() as u64);
+        }
+        if !applied.is_write {
+            return Ok(Vec::new());
         }
         let reports = self.planner.lock().applied(applied.head.incarnation, applied.head.plan, &applied.batches);
         Ok(reports.unwrap_or_else(|| applied.batches.iter().map(apply::BatchOutcome::report).collect()))
@@ -290,9 +295,12 @@ impl Shard {
         let image = FlushImage::take(&mut state.head, mark);
         drop(state);
         let mut pending = PendingFlush { _guard: guard, shard: self, image, entries };
-        let batch = pending.image.batch(self.id);
+        let mut batch = pending.image.batch(self.id);
         // Days are known before their pages can be read, so that no reader leaves one out.
-        self.days.add(pending.image.days.iter().copied());
+        for day in self.days.add(&pending.image.days) {
+            let key = keys::index(day, self.id, days::SEAL_TENANT, days::PART_REVIVED);
+            batch.put(Family::Index, key, crate::codec::seal_record(1, b"revived"));
+        }
         match self.kv.write(batch) {
             Ok(()) => Ok(Some(pending)),
             Err(error) => {

@@ -45,6 +45,7 @@ struct SourceImage {
     opened: i64,
     sparse: bool,
     evicted: u32,
+    gone: BTreeSet<u32>,
     slots: Vec<Slot>,
     last_set: Vec<u64>,
     tile: Option<Arc<Tile>>,
@@ -87,6 +88,7 @@ impl FlushImage {
                 opened: source.opened,
                 sparse: source.sparse,
                 evicted: source.evicted,
+                gone: source.gone.clone(),
                 slots: source.slots.clone(),
                 last_set: source.last_set.clone(),
                 tile: source.tile.clone(),
@@ -308,6 +310,10 @@ fn source_record(source: &SourceImage, work: &mut TileWork) -> Vec<u8> {
     put_signed(&mut out, source.opened);
     out.push(u8::from(source.sparse));
     put_varint(&mut out, u64::from(source.evicted));
+    put_varint(&mut out, source.gone.len() as u64);
+    for slot in &source.gone {
+        put_varint(&mut out, u64::from(*slot));
+    }
     put_varint(&mut out, source.last_set.len() as u64);
     for word in &source.last_set {
         out.extend_from_slice(&word.to_le_bytes());
@@ -355,6 +361,9 @@ fn read_source(body: &[u8]) -> Result<Source, DecodeError> {
     source.opened = reader.signed()?;
     source.sparse = reader.byte()? != 0;
     source.evicted = reader.varint32("evicted")?;
+    for _ in 0..reader.count(1)? {
+        source.gone.insert(reader.varint32("slot")?);
+    }
     for _ in 0..reader.count(8)? {
         source.last_set.push(reader.u64()?);
     }
@@ -429,6 +438,11 @@ fn read_series(body: &[u8]) -> Result<SeriesRecord, DecodeError> {
     let evicted = reader.byte()? != 0;
     let labels = Labels::from_canonical(reader.bytes()?).map_err(|_| reader.invalid("labels"))?;
     Ok(SeriesRecord { source, slot, evicted, labels })
+}
+
+/// The source of a series record; `None` when it is damaged.
+pub(crate) fn source_of_series(record: &[u8]) -> Option<u32> {
+    read_series(open_record(STATE_VERSION, record).ok()?).ok().map(|s| s.source)
 }
 
 fn targets_record(head: &Head) -> Vec<u8> {
@@ -584,8 +598,14 @@ fn load_targets<E: FnOnce(DecodeError) -> StorageError>(
         };
         read().map_err(bad(what))?;
     }
-    for (id, source) in (0u32..).zip(&head.sources) {
-        for slot in source.slots.iter().filter(|s| s.target != 0) {
+    let salvaged = kv.get(Family::State, &keys::state(shard, StateKind::Targets))?.is_none();
+    for (id, source) in (0u32..).zip(&mut head.sources) {
+        for slot in source.slots.iter_mut().filter(|s| s.target != 0) {
+            if salvaged {
+                // The record was damaged and moved away: nobody owns the slots any more.
+                slot.target = 0;
+                continue;
+            }
             if !head.targets.load_slot(slot.target, id) {
                 return Err(StorageError::corrupt(
                     format!("{what} of shard {shard}"),

@@ -514,7 +514,7 @@ struct PlanWork<'a> {
 /// The value stored at a timestamp that is not newer than the slot's last.
 fn known_value(source: &Source, place: SlotId, timestamp: i64, look_up: &mut LookUp<'_>) -> Option<u64> {
     let slot = source.slots.get(place.1 as usize)?;
-    if slot.last == timestamp {
+    if slot.last == timestamp && !source.gone.contains(&place.1) {
         return Some(slot.bits);
     }
     if let Some(bits) = source.tile.as_ref().and_then(|tile| tile.get(place.1, timestamp)) {

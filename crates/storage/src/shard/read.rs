@@ -89,15 +89,12 @@ impl Reader {
     ) -> Result<Vec<Pick>, Failure> {
         let index = &head.indexes[tenant as usize];
         let mut ids = index.select(matchers).map_err(|e| index_failure(&e))?;
-        let old: Vec<u32> = ids
-            .iter()
-            .filter(|sid| {
-                let (source, slot) = head.series.place(*sid);
-                head.sources[source as usize].slots[slot as usize].last <= range.after
-            })
-            .collect();
-        for sid in old {
-            ids.remove(sid);
+        let is_newer = |sid: u32| {
+            let (source, slot) = head.series.place(sid);
+            head.sources[source as usize].slots[slot as usize].last > range.after
+        };
+        if ids.iter().any(|sid| !is_newer(sid)) {
+            ids = ids.iter().filter(|sid| is_newer(*sid)).collect();
         }
         let mut picks = Vec::with_capacity(ids.len() as usize);
         let visited = index.visit_labels(&ids, &mut |sid, labels| {
@@ -115,7 +112,7 @@ impl Reader {
         let range = clip(head, request.range);
         let mut picks = self.pick_in_head(head, tenant, &request.matchers, range)?;
         let mut may_repeat = head.series.n_active() < head.series.len();
-        let sealed = self.0.sealed_days(range);
+        let sealed = self.0.indexed_days(range);
         if !sealed.is_empty() {
             let mut known: hashbrown::HashSet<(u32, u32)> =
                 picks.iter().map(|p| (p.place.source, p.place.slot)).collect();
@@ -171,9 +168,11 @@ impl SeriesSource for Reader {
         let charged: u64 = picks.iter().map(|p| (p.labels.as_bytes().len() + size_of::<Pick>()) as u64).sum();
         let charge = Charge::new(&request.budget, charged)?;
         let mut memory: HashMap<u32, Memory> = HashMap::new();
+        let mut last = None;
         for pick in &picks {
             for place in std::iter::once(&pick.place).chain(&pick.more) {
-                if !memory.contains_key(&place.source)
+                if last.replace(place.source) != Some(place.source)
+                    && !memory.contains_key(&place.source)
                     && let Some(source) = head.sources.get(place.source as usize)
                 {
                     let kept = Memory {
@@ -276,7 +275,7 @@ impl Reader {
             found = ask(&head.indexes[tenant as usize], &request.matchers).map_err(|e| index_failure(&e))?;
         }
         drop(state);
-        let sealed = self.0.sealed_days(range);
+        let sealed = self.0.indexed_days(range);
         let many = !sealed.is_empty();
         for day in sealed {
             request.budget.check()?;
@@ -378,12 +377,11 @@ impl SeriesIter for Walk<'_> {
         self.budget.check()?;
         self.read_place(pick.place, out)?;
         if !pick.more.is_empty() {
-            let first = Precedence::in_order(LogIndex(0));
-            let mut all = vec![(first, std::mem::take(out))];
-            for place in &pick.more {
+            let mut all = vec![(Precedence::in_order(LogIndex(0)), std::mem::take(out))];
+            for (rank, place) in (1..).zip(&pick.more) {
                 let mut part = SeriesData::default();
                 self.read_place(*place, &mut part)?;
-                all.push((first, part));
+                all.push((Precedence::in_order(LogIndex(rank)), part));
             }
             join(&all, out);
         }
@@ -478,7 +476,7 @@ impl Walk<'_> {
                 };
                 if place.min_time <= self.range.until && place.max_time > self.range.after {
                     let page = PageReader::open(PageBytes::Stored(value.to_vec()))
-                        .map_err(|e| self.shard.damaged(&page_name(&place), e.to_string()))?;
+                        .map_err(|e| self.shard.damaged(&place.name(), e.to_string()))?;
                     self.group.bytes += value.len() as u64;
                     self.group.pages.push(OpenPage { page, scratch: PageScratch::new() });
                 }
@@ -501,13 +499,6 @@ impl Walk<'_> {
         self.group.of = Some(of);
         Ok(())
     }
-}
-
-pub(super) fn page_name(key: &PageKey) -> String {
-    format!(
-        "page of day {}, shard {}, source {}, group {}, times {} to {}",
-        key.day, key.shard, key.source, key.group, key.min_time, key.max_time
-    )
 }
 
 fn read_page(
