@@ -24,6 +24,8 @@ use plan::Plan;
 const SIZE_LIMIT: usize = 10 << 20;
 /// Bytes that the cache of a lazy DFA may take.
 const DFA_SIZE_LIMIT: usize = 4 << 20;
+/// Levels that our own limit lets pass: a group, its alternatives, a repetition and the group around its operand.
+const NEST_LIMIT: u32 = 4 * syntax::MAX_DEPTH as u32;
 
 /// Why a pattern is not accepted; the text is what Go's `regexp` would say where it would say something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,42 +42,65 @@ impl RegexError {
 #[derive(Clone, Debug)]
 pub struct Regex {
     plan: Arc<Plan>,
-    /// Missing when the plan needs no engine and no captures were asked for.
-    engine: Option<regex::Regex>,
+    engine: Engine,
+}
+
+#[derive(Clone, Debug)]
+enum Engine {
+    /// The plan needs no engine, and no captures were asked for.
+    None,
+    /// For matching alone: cheaper to compile, since `.*` is a repetition of bytes there.
+    Bytes(regex::bytes::Regex),
+    /// With captures.
+    Text(regex::Regex),
 }
 
 impl Regex {
     /// Compiles `pattern` anchored at both ends, for matching and captures.
     pub fn anchored(pattern: &str) -> Result<Self, RegexError> {
         let tree = syntax::parse(pattern)?;
-        let engine = Some(compile(pattern, &tree)?);
-        Ok(Self { plan: Arc::new(plan::of(&tree)), engine })
+        let engine = regex::RegexBuilder::new(&translate::anchored(&tree, false))
+            .size_limit(SIZE_LIMIT)
+            .dfa_size_limit(DFA_SIZE_LIMIT)
+            .nest_limit(NEST_LIMIT)
+            .build()
+            .map_err(|error| engine_error(&error, pattern))?;
+        Ok(Self { plan: Arc::new(plan::of(&tree)), engine: Engine::Text(engine) })
     }
 
     /// As [`Regex::anchored`], but only for matching: patterns that need no engine are not compiled, which saves
-    /// most of the time and lets sets of literals be large. [`Regex::captures`] then gives `None`.
+    /// most of the time and lets sets of literals be large. [`Regex::captures`] always gives `None`.
     pub fn matching(pattern: &str) -> Result<Self, RegexError> {
         let tree = syntax::parse(pattern)?;
         let plan = plan::of(&tree);
-        let engine = if plan.needs_engine() { Some(compile(pattern, &tree)?) } else { None };
-        Ok(Self { plan: Arc::new(plan), engine })
+        if !plan.needs_engine() {
+            return Ok(Self { plan: Arc::new(plan), engine: Engine::None });
+        }
+        let engine = regex::bytes::RegexBuilder::new(&translate::anchored(&tree, true))
+            .size_limit(SIZE_LIMIT)
+            .dfa_size_limit(DFA_SIZE_LIMIT)
+            .nest_limit(NEST_LIMIT)
+            .build()
+            .map_err(|error| engine_error(&error, pattern))?;
+        Ok(Self { plan: Arc::new(plan), engine: Engine::Bytes(engine) })
     }
 
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
         match (self.plan.decide(text), &self.engine) {
             (Some(answer), _) => answer,
-            (None, Some(engine)) => engine.is_match(text),
-            (None, None) => false,
+            (None, Engine::Bytes(engine)) => engine.is_match(text.as_bytes()),
+            (None, Engine::Text(engine)) => engine.is_match(text),
+            (None, Engine::None) => false,
         }
     }
 
     /// The groups of a match of the whole of `text`, or `None` when it does not match.
     pub fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
-        if self.plan.decide(text) == Some(false) {
-            return None;
+        match &self.engine {
+            Engine::Text(engine) if self.plan.decide(text) != Some(false) => engine.captures(text),
+            _ => None,
         }
-        self.engine.as_ref()?.captures(text)
     }
 
     /// All texts that match, sorted and each once, when they are finitely many and not too many to list.
@@ -94,16 +119,11 @@ impl Regex {
     }
 }
 
-fn compile(pattern: &str, tree: &syntax::Node) -> Result<regex::Regex, RegexError> {
-    regex::RegexBuilder::new(&translate::anchored(tree))
-        .size_limit(SIZE_LIMIT)
-        .dfa_size_limit(DFA_SIZE_LIMIT)
-        .nest_limit(4 * syntax::MAX_DEPTH as u32)
-        .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => RegexError::new("expression too large", pattern),
-            other => RegexError(format!("error parsing regexp: {other}")),
-        })
+fn engine_error(error: &regex::Error, pattern: &str) -> RegexError {
+    match error {
+        regex::Error::CompiledTooBig(_) => RegexError::new("expression too large", pattern),
+        other => RegexError(format!("error parsing regexp: {other}")),
+    }
 }
 
 /// Whether Go prints `c` as it is between quotes (`unicode.IsPrint`): letters, marks, numbers, punctuation,

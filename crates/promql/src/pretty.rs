@@ -18,7 +18,7 @@ pub fn prettify(expr: &Expr) -> String {
 pub fn prettify_with(expr: &Expr, style: Style) -> String {
     let mut pretty = Pretty { out: String::new(), style };
     // Writing into a String cannot fail.
-    let _ = pretty.expr(expr, 0, true);
+    let _ = pretty.expr(expr, 0);
     pretty.out
 }
 
@@ -28,15 +28,13 @@ struct Pretty {
 }
 
 impl Pretty {
-    /// Writes `expr` at indentation `level`; `indented` = on a line of its own, so that the indentation is written.
-    fn expr(&mut self, expr: &Expr, level: usize, indented: bool) -> fmt::Result {
+    /// Writes `expr`, which begins a line, at indentation `level`.
+    fn expr(&mut self, expr: &Expr, level: usize) -> fmt::Result {
         let line = self.one_line(expr);
-        if let (ExprKind::Subquery(_), Some(line)) = (&expr.kind, &line) {
-            // Upstream does not indent a subquery that fits.
-            return self.out.write_str(line);
-        }
-        // The parts of a subquery or a signed expression write the indentation themselves.
-        if indented && !matches!(expr.kind, ExprKind::Subquery(_)) {
+        // Upstream does not indent a subquery that fits. What begins with a part of its own leaves the
+        // indentation to that part.
+        let by_part = line.is_none() && matches!(expr.kind, ExprKind::Binary(_));
+        if !by_part && !matches!(expr.kind, ExprKind::Subquery(_)) {
             self.indent(level);
         }
         if let Some(line) = line {
@@ -47,10 +45,10 @@ impl Pretty {
                 self.printer().aggregate_head(aggregate)?;
                 self.out.push_str("(\n");
                 if let Some(param) = &aggregate.param {
-                    self.expr(param, level + 1, true)?;
+                    self.expr(param, level + 1)?;
                     self.out.push_str(",\n");
                 }
-                self.expr(&aggregate.expr, level + 1, true)?;
+                self.expr(&aggregate.expr, level + 1)?;
                 self.close(level)
             }
             ExprKind::Call(call) => {
@@ -60,33 +58,33 @@ impl Pretty {
                     if index > 0 {
                         self.out.push_str(",\n");
                     }
-                    self.expr(arg, level + 1, true)?;
+                    self.expr(arg, level + 1)?;
                 }
                 self.close(level)
             }
             ExprKind::Paren(inner) => {
                 self.out.push_str("(\n");
-                self.expr(inner, level + 1, true)?;
+                self.expr(inner, level + 1)?;
                 self.close(level)
             }
             ExprKind::Binary(binary) => {
-                // The left side is indented from here, whatever was written before the operator.
-                if indented {
-                    self.out.truncate(self.out.len() - 2 * level);
-                }
-                self.expr(&binary.lhs, level + 1, true)?;
+                self.expr(&binary.lhs, level + 1)?;
                 self.out.push('\n');
                 self.indent(level);
                 self.printer().operator(binary)?;
                 self.out.push('\n');
-                self.expr(&binary.rhs, level + 1, true)
+                self.expr(&binary.rhs, level + 1)
             }
             ExprKind::Unary(minus, inner) => {
                 self.out.push(if *minus { '-' } else { '+' });
-                self.expr(inner, level, false)
+                let start = self.out.len();
+                self.expr(inner, level)?;
+                let indentation = self.out[start..].len() - self.out[start..].trim_start().len();
+                self.out.drain(start..start + indentation);
+                Ok(())
             }
             ExprKind::Subquery(subquery) => {
-                self.expr(&subquery.expr, level, indented)?;
+                self.expr(&subquery.expr, level)?;
                 self.printer().subquery_suffix(subquery)
             }
             ExprKind::Number { .. }
@@ -110,6 +108,18 @@ impl Pretty {
 
     /// The text of `expr` when it fits on a line; stops printing once it does not.
     fn one_line(&self, expr: &Expr) -> Option<String> {
+        // A long chain of operators begins deep down: every step down is a byte at least.
+        let mut leftmost = expr;
+        for _ in 0..=MAX_LINE {
+            leftmost = match &leftmost.kind {
+                ExprKind::Binary(binary) => &binary.lhs,
+                ExprKind::Subquery(subquery) => &subquery.expr,
+                _ => break,
+            };
+        }
+        if matches!(leftmost.kind, ExprKind::Binary(_) | ExprKind::Subquery(_)) {
+            return None;
+        }
         let mut line = Line(String::new());
         Printer { out: &mut line, style: self.style }.expr(expr).ok().map(|()| line.0)
     }

@@ -1,5 +1,5 @@
-//! Patterns that need no engine: sets of literals (`a|b|c[de]`), and literals with gaps (`a.*`, `.*b.+c`). For
-//! all others, a prefix that a text must have.
+//! Patterns that need no engine: sets of literals (`a|b|c[de]`), and literals with gaps (`5..`, `a.*`, `.*b.+c`).
+//! For all others, a prefix that a text must have.
 
 use super::syntax::{Assertion, Node};
 
@@ -7,6 +7,8 @@ use super::syntax::{Assertion, Node};
 const MAX_PRODUCT: usize = 256;
 /// How many alternatives of a plain alternation become a set.
 const MAX_ALTERNATIVES: usize = 1 << 20;
+/// How long a part with single dots may be, since it is looked for at every place.
+const MAX_DOTTED: usize = 64;
 /// How many bytes multiplied-out texts may have together.
 const MAX_PRODUCT_BYTES: usize = 64 << 10;
 
@@ -21,14 +23,21 @@ pub(super) enum Plan {
     Engine { prefix: String },
 }
 
-/// A text begins with `prefix`, ends with `suffix`, and between them holds the `middle` literals in their order,
-/// each after at least so many characters; at least `last` characters come before the suffix.
+/// Parts with gaps of any length between them: a text begins with the first, ends with the last, and has the
+/// others between, in their order. A single part is the whole text.
 #[derive(Debug)]
 pub(super) struct Gaps {
-    prefix: String,
-    middle: Vec<(usize, String)>,
-    last: usize,
-    suffix: String,
+    first: Part,
+    middle: Vec<Part>,
+    last: Option<Part>,
+}
+
+/// Characters one after another.
+#[derive(Debug)]
+enum Part {
+    Literal(String),
+    /// `None` is any character.
+    Dotted(Vec<Option<char>>),
 }
 
 /// The plan of the tree of an anchored expression.
@@ -73,13 +82,19 @@ impl Plan {
     pub(super) fn prefix(&self) -> &str {
         match self {
             Self::Set { prefix, .. } | Self::Engine { prefix } => prefix,
-            Self::Gaps(gaps) => &gaps.prefix,
+            Self::Gaps(gaps) => match &gaps.first {
+                Part::Literal(text) => text,
+                Part::Dotted(_) => "",
+            },
         }
     }
 
     pub(super) fn is_all(&self) -> bool {
+        let empty = |part: &Part| matches!(part, Part::Literal(text) if text.is_empty());
         match self {
-            Self::Gaps(g) => g.prefix.is_empty() && g.suffix.is_empty() && g.middle.is_empty() && g.last == 0,
+            Self::Gaps(gaps) => {
+                empty(&gaps.first) && gaps.middle.is_empty() && gaps.last.as_ref().is_some_and(empty)
+            }
             _ => false,
         }
     }
@@ -87,25 +102,70 @@ impl Plan {
 
 impl Gaps {
     fn matches(&self, text: &str) -> bool {
-        let Some(rest) = text.strip_prefix(self.prefix.as_str()) else { return false };
-        let Some(mut rest) = rest.strip_suffix(self.suffix.as_str()) else { return false };
-        for (gap, literal) in &self.middle {
+        let Some(rest) = self.first.after(text) else { return false };
+        let Some(last) = &self.last else { return rest.is_empty() };
+        let Some(mut rest) = last.before(rest) else { return false };
+        for part in &self.middle {
             // The earliest place leaves most for what follows.
-            let Some(searched) = skip(rest, *gap) else { return false };
-            let Some(at) = searched.find(literal.as_str()) else { return false };
-            rest = &searched[at + literal.len()..];
+            match part.find(rest) {
+                Some(after) => rest = after,
+                None => return false,
+            }
         }
-        skip(rest, self.last).is_some()
+        true
     }
 }
 
-/// `text` without its first `count` characters.
-fn skip(text: &str, count: usize) -> Option<&str> {
-    if count == 0 {
-        return Some(text);
+impl Part {
+    fn new(characters: Vec<Option<char>>) -> Option<Self> {
+        match characters.iter().copied().collect::<Option<String>>() {
+            Some(text) => Some(Self::Literal(text)),
+            None if characters.len() <= MAX_DOTTED => Some(Self::Dotted(characters)),
+            None => None,
+        }
     }
-    let (at, c) = text.char_indices().nth(count - 1)?;
-    Some(&text[at + c.len_utf8()..])
+
+    /// What comes after the part that `text` begins with.
+    fn after<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Literal(literal) => text.strip_prefix(literal.as_str()),
+            Self::Dotted(characters) => {
+                let mut rest = text.chars();
+                for wanted in characters {
+                    let found = rest.next()?;
+                    if wanted.is_some_and(|c| c != found) {
+                        return None;
+                    }
+                }
+                Some(rest.as_str())
+            }
+        }
+    }
+
+    /// What comes before the part that `text` ends with.
+    fn before<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Literal(literal) => text.strip_suffix(literal.as_str()),
+            Self::Dotted(characters) => {
+                let mut rest = text.chars();
+                for wanted in characters.iter().rev() {
+                    let found = rest.next_back()?;
+                    if wanted.is_some_and(|c| c != found) {
+                        return None;
+                    }
+                }
+                Some(rest.as_str())
+            }
+        }
+    }
+
+    /// What comes after the first place in `text` where the part is.
+    fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match self {
+            Self::Literal(literal) => text.find(literal.as_str()).map(|at| &text[at + literal.len()..]),
+            Self::Dotted(_) => text.char_indices().find_map(|(at, _)| self.after(&text[at..])),
+        }
+    }
 }
 
 fn common_prefix(texts: &[String]) -> String {
@@ -187,63 +247,41 @@ fn strip_anchors(mut nodes: &[Node]) -> &[Node] {
     nodes
 }
 
-/// A piece of a concatenation.
-enum Piece {
-    Text(char),
-    /// At least so many characters.
-    Gap(usize),
-}
-
 fn gaps(node: &Node) -> Option<Gaps> {
-    let mut pieces = Vec::new();
+    // Parts as far as known, the last of which goes on.
+    let mut parts = vec![Vec::new()];
     match node {
         Node::Concat(nodes) => {
             for node in strip_anchors(nodes) {
-                flatten(node, &mut pieces)?;
+                flatten(node, &mut parts)?;
             }
         }
-        _ => flatten(node, &mut pieces)?,
+        _ => flatten(node, &mut parts)?,
     }
-    // Literals with the gap before each; the first has none.
-    let mut parts: Vec<(usize, String)> = vec![(0, String::new())];
-    let mut gap = None;
-    for piece in pieces {
-        match (piece, gap) {
-            (Piece::Gap(count), _) => gap = Some(gap.unwrap_or(0) + count),
-            (Piece::Text(c), Some(count)) => {
-                parts.push((count, String::from(c)));
-                gap = None;
-            }
-            (Piece::Text(c), None) => {
-                if let Some((_, text)) = parts.last_mut() {
-                    text.push(c);
-                }
-            }
-        }
-    }
-    let mut parts = parts.into_iter();
-    let prefix = parts.next().map_or(String::new(), |(_, text)| text);
-    let mut middle: Vec<(usize, String)> = parts.collect();
-    let (last, suffix) = match gap {
-        Some(count) => (count, String::new()),
-        // No gap at the end: the last literal is the suffix.
-        None => middle.pop()?,
-    };
-    Some(Gaps { prefix, middle, last, suffix })
+    let mut parts = parts.into_iter().map(Part::new);
+    let first = parts.next()??;
+    let mut middle = parts.collect::<Option<Vec<Part>>>()?;
+    let last = middle.pop();
+    // Gaps side by side are one.
+    middle.retain(|part| !matches!(part, Part::Literal(text) if text.is_empty()));
+    Some(Gaps { first, middle, last })
 }
 
-fn flatten(node: &Node, pieces: &mut Vec<Piece>) -> Option<()> {
+fn flatten(node: &Node, parts: &mut Vec<Vec<Option<char>>>) -> Option<()> {
+    let current = parts.last_mut()?;
     match node {
         Node::Empty => {}
-        Node::Literal { c, fold: false } => pieces.push(Piece::Text(*c)),
-        Node::Capture { inner, .. } => flatten(inner, pieces)?,
+        Node::Literal { c, fold: false } => current.push(Some(*c)),
+        Node::Any { newline: true } => current.push(None),
+        Node::Capture { inner, .. } => flatten(inner, parts)?,
         Node::Concat(nodes) => {
             for node in nodes {
-                flatten(node, pieces)?;
+                flatten(node, parts)?;
             }
         }
         Node::Repeat { inner, min, max: None, .. } if matches!(**inner, Node::Any { newline: true }) => {
-            pieces.push(Piece::Gap(*min as usize));
+            current.extend((0..*min).map(|_| None));
+            parts.push(Vec::new());
         }
         _ => return None,
     }

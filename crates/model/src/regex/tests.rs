@@ -142,6 +142,10 @@ fn prefixes_suffixes_and_parts_need_no_engine() {
     check(".+", &["a", "\n"], &[""]);
     check(".*..*", &["é"], &[""]);
     check("a.+.+b", &["aéxb"], &["axb"]);
+    check("5..", &["500", "5éé"], &["50", "5000", "400"]);
+    check("a.c.*e.g.*.i", &["abcdefg-i", "abcefgefghi"], &["abcdefi", "abcefg", "acefghi"]);
+    check(".*a.c.*", &["xxabcx", "aéc"], &["ac", "abd"]);
+    check("[^/]+/.*x[^é]*", &["é/x", "a/éx1"], &["/x", "a/xé"]);
     for (pattern, prefix) in [
         ("foo.*", "foo"),
         ("foo(bar|baz).*", "fooba"),

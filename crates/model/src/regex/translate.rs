@@ -6,9 +6,10 @@ use std::fmt::Write;
 use super::fold;
 use super::syntax::{Assertion, ClassItem, Node};
 
-/// `node`, anchored at both ends.
-pub(super) fn anchored(node: &Node) -> String {
-    let mut writer = Writer { out: String::from("\\A(?:"), names: Vec::new() };
+/// `node`, anchored at both ends. With `bytes`, for the engine over bytes, which must get UTF-8 all the same:
+/// then `.*` repeats any byte, which matches the same and compiles to much less.
+pub(super) fn anchored(node: &Node, bytes: bool) -> String {
+    let mut writer = Writer { out: String::from("\\A(?:"), names: Vec::new(), bytes };
     writer.node(node);
     writer.out.push_str(")\\z");
     writer.out
@@ -16,6 +17,7 @@ pub(super) fn anchored(node: &Node) -> String {
 
 struct Writer {
     out: String,
+    bytes: bool,
     /// Names given to captures so far: Go lets names repeat.
     names: Vec<String>,
 }
@@ -64,6 +66,11 @@ impl Writer {
                     self.node(node);
                 }
             }
+            Node::Repeat { inner, min: min @ (0 | 1), max: None, .. }
+                if self.bytes && self.any_bytes(inner) =>
+            {
+                self.out.push(if *min == 0 { '*' } else { '+' });
+            }
             Node::Repeat { inner, min, max, greedy } => {
                 self.out.push_str("(?:");
                 self.node(inner);
@@ -81,6 +88,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Writes `node` as a class of bytes when it is a class that has all characters beyond ASCII. What stands
+    /// before and after a repetition of it begins and ends between characters, so the repetition does too.
+    fn any_bytes(&mut self, node: &Node) -> bool {
+        match node {
+            Node::Any { newline: true } => self.out.push_str("(?s-u:.)"),
+            Node::Any { newline: false } => self.out.push_str("(?-u:[^\\n])"),
+            Node::Class { items, negated: true, fold: false } if items.iter().all(is_ascii) => {
+                self.out.push_str("(?-u:");
+                self.class(items, true, false);
+                self.out.push(')');
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Alternatives need a group among neighbours.
@@ -103,7 +126,7 @@ impl Writer {
     }
 
     fn class(&mut self, items: &[ClassItem], negated: bool, fold: bool) {
-        let mut body = Writer { out: String::new(), names: Vec::new() };
+        let mut body = Writer { out: String::new(), names: Vec::new(), bytes: self.bytes };
         if fold {
             for range in fold::class(items).ranges() {
                 body.range(u32::from(range.start()), u32::from(range.end()));
@@ -149,5 +172,14 @@ impl Writer {
                 self.code(to);
             }
         }
+    }
+}
+
+/// Whether all characters of `item` are ASCII.
+fn is_ascii(item: &ClassItem) -> bool {
+    match item {
+        ClassItem::Range(_, high) => *high < 0x80,
+        ClassItem::Ascii { negated, .. } => !negated,
+        ClassItem::Unicode { .. } => false,
     }
 }

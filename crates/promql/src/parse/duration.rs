@@ -16,11 +16,11 @@ impl Parser<'_> {
     /// The duration after `offset`.
     pub(super) fn offset_duration(&mut self, context: Context) -> Parsed<DurationExpr> {
         let Some(minus) = self.sign() else {
-            return if self.token.kind == Kind::LeftParen {
-                self.duration(0, context)
-            } else {
-                self.duration_primary(context)
-            };
+            if self.token.kind != Kind::LeftParen {
+                return self.duration_primary(context);
+            }
+            let duration = self.duration(0, context)?;
+            return self.after_operators(duration);
         };
         let sign = self.advance()?;
         match self.token.kind {
@@ -35,7 +35,8 @@ impl Parser<'_> {
                 self.count_operator(sign.span)?;
                 let operand = self.nested(|p| p.duration(POWER, context))?;
                 let signed = self.apply_sign(minus, sign.span, operand);
-                self.duration_operators(signed, 0, context)
+                let duration = self.duration_operators(signed, 0, context)?;
+                self.after_operators(duration)
             }
             _ => {
                 let operand = match self.token.kind {
@@ -45,6 +46,12 @@ impl Parser<'_> {
                 Ok(self.apply_sign(minus, sign.span, operand))
             }
         }
+    }
+
+    /// Where an operator could have followed: the text that is none of PromQL's is reported before what is wrong
+    /// with the offset.
+    fn after_operators(&mut self, duration: DurationExpr) -> Parsed<DurationExpr> {
+        if self.token.kind == Kind::Error { self.unexpected(None) } else { Ok(duration) }
     }
 
     /// A number or duration of any size.
