@@ -111,3 +111,46 @@ pub fn resolve(expr: &mut Expr, times: QueryTimes) -> Result<(), DurationExprErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ParseOptions, parse};
+
+    /// `text` with its durations replaced for a query of step 10 s over 60 s.
+    fn resolved(text: &str) -> Result<String, String> {
+        let mut expr = parse(text, &ParseOptions::ALL).unwrap();
+        resolve(&mut expr, QueryTimes { step_ms: 10_000, range_ms: 60_000 }).map_err(|e| e.to_string())?;
+        Ok(expr.to_string())
+    }
+
+    #[test]
+    fn expressions_become_literals() {
+        for (text, expected) in [
+            ("a[step()]", "a[10s]"),
+            ("a[(1 + (step() - 5) * 2)]", "a[11s]"),
+            ("a offset -min_of(range(), 8)", "a offset -8s"),
+            ("a[1h % 7m] offset (2 ^ 3)", "a[4m] offset 8s"),
+            (
+                "sum(rate(a[max_of(1m, step())])) + b offset (step() / 4)",
+                "sum(rate(a[1m])) + b offset 2s500ms",
+            ),
+            ("max_over_time(a[range():step() * 2] offset (0 * 1))", "max_over_time(a[1m:20s])"),
+        ] {
+            assert_eq!(resolved(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_errors_with_offsets() {
+        for (text, message) in [
+            ("a[5 - step()]", "2:12: duration must be greater than 0"),
+            ("a[1 / (step() - 10)]", "2:18: division by zero"),
+            ("a[1 % (step() - 10)]", "2:18: modulo by zero"),
+            ("a offset (-1 ^ 0.5 * 9 ^ 999)", "10:28: duration is NaN or infinite"),
+            ("a offset (9 ^ 50)", "10:16: duration is out of range"),
+        ] {
+            assert_eq!(resolved(text).unwrap_err(), message, "{text}");
+        }
+    }
+}
