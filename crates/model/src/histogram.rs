@@ -93,6 +93,9 @@ impl Histogram {
             && self.negative_spans == other.negative_spans
             && bits(&self.positive_buckets, &other.positive_buckets)
             && bits(&self.negative_buckets, &other.negative_buckets)
-            && bits(self.custom_values.as_deref().unwrap_or(&[]), other.custom_values.as_deref().unwrap_or(&[]))
+            && bits(
+                self.custom_values.as_deref().unwrap_or(&[]),
+                other.custom_values.as_deref().unwrap_or(&[]),
+            )
     }
 }

@@ -50,7 +50,8 @@ impl Labels {
     ) -> Result<Self, LabelError> {
         let mut all: Vec<(N, V)> = pairs.into_iter().collect();
         all.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
-        let mut bytes = Vec::with_capacity(all.iter().map(|(n, v)| n.as_ref().len() + v.as_ref().len() + 4).sum());
+        let mut bytes =
+            Vec::with_capacity(all.iter().map(|(n, v)| n.as_ref().len() + v.as_ref().len() + 4).sum());
         let mut previous: Option<&str> = None;
         for (name, value) in &all {
             let (name, value) = (name.as_ref(), value.as_ref());
@@ -311,7 +312,10 @@ mod tests {
         assert_eq!(Labels::from_pairs([("a", "1"), ("a", "2")]), Err(LabelError::Duplicate("a".into())));
         assert_eq!(Labels::from_pairs([("", "1")]), Err(LabelError::EmptyName));
         assert_eq!(Labels::from_canonical(&[3, b'a']), Err(LabelError::Truncated(0)));
-        assert_eq!(Labels::from_canonical(&[1, b'b', 1, b'x', 1, b'a', 1, b'x']), Err(LabelError::NotSorted("a".into())));
+        assert_eq!(
+            Labels::from_canonical(&[1, b'b', 1, b'x', 1, b'a', 1, b'x']),
+            Err(LabelError::NotSorted("a".into()))
+        );
         assert_eq!(Labels::from_canonical(&[1, 0xff, 0]), Err(LabelError::NotUtf8(0)));
     }
 

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::{
-    Code, Epoch, Exemplar, Failure, Histogram, LabelError, Labels, LabelsBuilder, Matcher, MetricMetadata, Sample,
-    SeriesRef, ShardId, TenantId, TimeRange,
+    Code, Epoch, Exemplar, Failure, Histogram, LabelError, Labels, LabelsBuilder, Matcher, MetricMetadata,
+    Sample, SeriesRef, ShardId, TenantId, TimeRange,
 };
 
 /// A boxed future, so that traits with async methods stay object-safe and free of a runtime.
@@ -175,7 +175,8 @@ pub trait SeriesSource: Send + Sync {
     fn label_names(&self, request: &SelectRequest, limit: usize) -> Result<Vec<String>, Failure>;
 
     /// Values of label `name`, sorted, each once; at most `limit` (0 = all). Empty `matchers` means every series.
-    fn label_values(&self, request: &SelectRequest, name: &str, limit: usize) -> Result<Vec<String>, Failure>;
+    fn label_values(&self, request: &SelectRequest, name: &str, limit: usize)
+    -> Result<Vec<String>, Failure>;
 
     /// Metadata of metric families (of one, when `family` is given).
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure>;
@@ -197,7 +198,11 @@ pub trait ShardReader: Send + Sync {
 
     /// A consistent snapshot of one shard. Fails with [`Code::Unavailable`] when the shard cannot meet the level
     /// in time.
-    fn snapshot(&self, shard: ShardId, level: ReadLevel) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>>;
+    fn snapshot(
+        &self,
+        shard: ShardId,
+        level: ReadLevel,
+    ) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>>;
 
     /// Whether the same series may have samples of `range` in more than one shard: when the range spans several
     /// versions of the shard map. True is always right, but makes reads dearer.
@@ -431,7 +436,11 @@ pub enum ShardWriteError {
 pub trait ShardWriter: Send + Sync {
     /// Commits `batch` in `shard`; `Ok` only after a majority has fsynced it and it is applied on the leader.
     /// The batch is shared, so that the router can resend it.
-    fn write(&self, shard: ShardId, batch: Arc<ShardBatch>) -> BoxFuture<'_, Result<ShardReport, ShardWriteError>>;
+    fn write(
+        &self,
+        shard: ShardId,
+        batch: Arc<ShardBatch>,
+    ) -> BoxFuture<'_, Result<ShardReport, ShardWriteError>>;
 }
 
 // ---------------------------------------------------------------- time

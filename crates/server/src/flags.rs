@@ -127,7 +127,8 @@ fn duration(text: &str) -> Result<Millis, String> {
 /// Parses `512MiB`, `5GB`, `1024`, `100KB`: decimal and binary units both mean powers of 1024, as upstream's do.
 fn byte_size(text: &str) -> Result<Bytes, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().map_err(|_| format!("{text:?} does not begin with a whole number"))?;
+    let number: u64 =
+        text[..digits].parse().map_err(|_| format!("{text:?} does not begin with a whole number"))?;
     let shift = match text[digits..].trim_end_matches('B').trim_end_matches('i') {
         "" => 0,
         "K" => 10,
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn upstream_flags_without_meaning_are_taken_out_with_their_values() {
-        let args = ["--storage.tsdb.wal-compression", "--rules.alert.for-grace-period", "1h", "--log.level=warn"];
+        let args =
+            ["--storage.tsdb.wal-compression", "--rules.alert.for-grace-period", "1h", "--log.level=warn"];
         let (kept, warnings) = split_ignored(args.iter().map(|a| (*a).to_owned()).collect());
         assert_eq!(kept, ["--log.level=warn"]);
         assert_eq!(warnings.len(), 2);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    BoxFuture, Clock, Counts, SampleSink, SelectRequest, SeriesData, SeriesIter, SeriesSource, WriteBatch, WriteReport,
+    BoxFuture, Clock, Counts, SampleSink, SelectRequest, SeriesData, SeriesIter, SeriesSource, WriteBatch,
+    WriteReport,
 };
 use crate::{Failure, Histogram, Labels, LabelsBuilder, Matcher, MetricMetadata, TenantId};
 
@@ -113,7 +114,8 @@ impl SeriesSource for MemorySource {
 
     fn series(&self, request: &SelectRequest, limit: usize) -> Result<Vec<Labels>, Failure> {
         let has = |d: &&SeriesData| d.stamps.iter().any(|t| request.range.contains(*t));
-        let mut all: Vec<Labels> = self.matching(&request.matchers).filter(has).map(|d| d.labels.clone()).collect();
+        let mut all: Vec<Labels> =
+            self.matching(&request.matchers).filter(has).map(|d| d.labels.clone()).collect();
         if limit > 0 {
             all.truncate(limit);
         }
@@ -121,8 +123,11 @@ impl SeriesSource for MemorySource {
     }
 
     fn label_names(&self, request: &SelectRequest, limit: usize) -> Result<Vec<String>, Failure> {
-        let mut names: Vec<String> =
-            self.series(request, 0)?.iter().flat_map(|l| l.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>()).collect();
+        let mut names: Vec<String> = self
+            .series(request, 0)?
+            .iter()
+            .flat_map(|l| l.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>())
+            .collect();
         names.sort();
         names.dedup();
         if limit > 0 {
@@ -131,7 +136,12 @@ impl SeriesSource for MemorySource {
         Ok(names)
     }
 
-    fn label_values(&self, request: &SelectRequest, name: &str, limit: usize) -> Result<Vec<String>, Failure> {
+    fn label_values(
+        &self,
+        request: &SelectRequest,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
         let mut values: Vec<String> =
             self.series(request, 0)?.iter().filter_map(|l| l.get(name).map(str::to_owned)).collect();
         values.sort();

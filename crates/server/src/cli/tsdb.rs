@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use replication::{Replication, ReplicationConfig};
 
-const USAGE: &str = "isobar tsdb salvage DIR   move damaged records of a stopped node aside, so that it starts\n";
+const USAGE: &str =
+    "isobar tsdb salvage DIR   move damaged records of a stopped node aside, so that it starts\n";
 
 /// Runs `isobar tsdb` with the arguments after it.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]

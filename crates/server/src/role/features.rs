@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn known_names_switch_accepted_ones_warn_unknown_ones_fail() {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let (enabled, warnings) = enable(&names(&["promql-experimental-functions", "native-histograms", ""])).unwrap();
+        let (enabled, warnings) =
+            enable(&names(&["promql-experimental-functions", "native-histograms", ""])).unwrap();
         assert!(enabled.parser.experimental_functions && !enabled.parser.fill_modifiers);
         assert_eq!(warnings, ["feature native-histograms switches nothing here"]);
         assert!(enable(&names(&["no-such-thing"])).unwrap_err().contains("no-such-thing"));

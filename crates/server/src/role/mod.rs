@@ -20,7 +20,10 @@ pub fn version_text() -> String {
 /// Runs a node until it is told to stop (SIGTERM, SIGINT, `/-/quit`). An error is fatal at start.
 pub fn run(flags: ServeFlags) -> anyhow::Result<()> {
     if flags.role != "all" {
-        anyhow::bail!("--role={}: this version runs every role on one node; only --role=all works", flags.role);
+        anyhow::bail!(
+            "--role={}: this version runs every role on one node; only --role=all works",
+            flags.role
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("isobar").build()?;
     let result = runtime.block_on(node::run(flags));

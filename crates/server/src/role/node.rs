@@ -47,7 +47,9 @@ impl Configuration {
         self.state.set(outcome.is_ok(), self.clock.now_ms());
         match &outcome {
             Ok(()) => tracing::info!("configuration loaded"),
-            Err(error) => tracing::error!(%error, "the configuration was not loaded; the one before stays in force"),
+            Err(error) => {
+                tracing::error!(%error, "the configuration was not loaded; the one before stays in force")
+            }
         }
         outcome
     }
@@ -84,7 +86,10 @@ fn retention_ms(flags: &ServeFlags, loaded: &Loaded) -> i64 {
 }
 
 fn write_limits(retention_ms: i64) -> ingest::Limits {
-    ingest::Limits { retention: Duration::from_millis(retention_ms.unsigned_abs()), ..ingest::Limits::default() }
+    ingest::Limits {
+        retention: Duration::from_millis(retention_ms.unsigned_abs()),
+        ..ingest::Limits::default()
+    }
 }
 
 /// Runs the node until it is told to stop.
@@ -114,7 +119,8 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
 
     let mut registry = Registry::default();
     let retention = retention_ms(&flags, &loaded);
-    let replication = Replication::open(replication_config(&flags, retention), Arc::clone(&clock), &mut registry).await?;
+    let replication =
+        Replication::open(replication_config(&flags, retention), Arc::clone(&clock), &mut registry).await?;
     let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
     let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
     let limits = write_limits(retention);
@@ -128,7 +134,8 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         external_url: external_url(&flags),
         ..scrape::Options::default()
     };
-    let scraper = Arc::new(scrape::Manager::new(options, Arc::clone(&sink), Arc::clone(&clock), &mut registry));
+    let scraper =
+        Arc::new(scrape::Manager::new(options, Arc::clone(&sink), Arc::clone(&clock), &mut registry));
 
     let state = Arc::new(ReloadState::default());
     let configuration = Arc::new(Configuration {
