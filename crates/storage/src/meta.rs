@@ -52,7 +52,8 @@ fn table_key(key: &[u8]) -> Vec<u8> {
 
 impl MetaTable {
     pub(crate) fn open(kv: Arc<dyn Kv>) -> Result<Self, StorageError> {
-        let damaged = |e: crate::entry::DecodeError| StorageError::corrupt("mark of the meta table", e.to_string());
+        let damaged =
+            |e: crate::entry::DecodeError| StorageError::corrupt("mark of the meta table", e.to_string());
         let record = kv.get(Family::Meta, &MARK)?;
         let any = record.is_some();
         let mark = match record {
@@ -145,7 +146,9 @@ impl MetaTable {
 
 fn unpack(key: &[u8], record: &[u8]) -> Result<Vec<u8>, StorageError> {
     let place = || format!("meta record {:?}", String::from_utf8_lossy(key));
-    open_record(VERSION, record).map(<[u8]>::to_vec).map_err(|e| StorageError::corrupt(place(), e.to_string()))
+    open_record(VERSION, record)
+        .map(<[u8]>::to_vec)
+        .map_err(|e| StorageError::corrupt(place(), e.to_string()))
 }
 
 #[cfg(test)]

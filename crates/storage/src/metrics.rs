@@ -40,10 +40,18 @@ impl Metrics {
         let sub = registry.sub_registry_with_prefix("isobar_storage");
         for (name, help, counter) in [
             ("entries_applied", "Log entries applied by shards of this node", &metrics.entries),
-            ("samples", "Samples stored, or found to be stored already with the same value", &metrics.samples),
+            (
+                "samples",
+                "Samples stored, or found to be stored already with the same value",
+                &metrics.samples,
+            ),
             ("duplicate_samples", "Samples rejected because another value is stored", &metrics.duplicates),
             ("late_samples", "Samples older than the newest one of their series", &metrics.late_samples),
-            ("staleness_markers", "Staleness markers made for series missing from a scrape", &metrics.staleness_markers),
+            (
+                "staleness_markers",
+                "Staleness markers made for series missing from a scrape",
+                &metrics.staleness_markers,
+            ),
             ("series_created", "Series created", &metrics.series_created),
             ("flushes", "Flushes to the database", &metrics.flushes),
             ("flush_failures", "Flushes to the database that failed", &metrics.flush_failures),

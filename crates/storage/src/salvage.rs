@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use model::seam::SeriesData;
 use model::TimeRange;
+use model::seam::SeriesData;
 
 use crate::StorageError;
 use crate::codec::open_record;
@@ -47,7 +47,12 @@ pub fn salvage_kv(kv: &dyn Kv, repair: bool) -> Result<SalvageReport, StorageErr
     let mut batch = Batch::default();
     let mut lost_sources: BTreeSet<(u32, u32)> = BTreeSet::new();
     let mut lost_days: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut quarantine = |report: &mut SalvageReport, family: Family, key: &[u8], value: &[u8], moved: bool, text: (String, String)| {
+    let mut quarantine = |report: &mut SalvageReport,
+                          family: Family,
+                          key: &[u8],
+                          value: &[u8],
+                          moved: bool,
+                          text: (String, String)| {
         report.damaged.push(SalvagedRecord { name: text.0, reason: text.1, moved });
         if moved {
             let mut place = vec![family as u8];
@@ -103,7 +108,14 @@ pub fn salvage_kv(kv: &dyn Kv, repair: bool) -> Result<SalvageReport, StorageErr
         };
         if let Err(reason) = checked {
             lost_days.insert(key.get(..9).unwrap_or(key).to_vec());
-            quarantine(&mut report, Family::Index, key, value, true, (format!("sealed index {key:02x?}"), reason));
+            quarantine(
+                &mut report,
+                Family::Index,
+                key,
+                value,
+                true,
+                (format!("sealed index {key:02x?}"), reason),
+            );
         }
         Ok(())
     })?;
@@ -145,4 +157,3 @@ fn check_page(value: &[u8]) -> Result<(), String> {
     }
     Ok(())
 }
-

@@ -52,12 +52,17 @@ pub struct Store {
 impl Store {
     /// Opens (or makes) the database in `dir`, which the caller has locked.
     pub fn open(dir: &Path, config: StoreConfig, registry: &mut Registry) -> Result<Arc<Self>, StorageError> {
-        let rocks = RocksConfig { cache_bytes: config.cache_bytes, write_buffer_bytes: config.write_buffer_bytes };
+        let rocks =
+            RocksConfig { cache_bytes: config.cache_bytes, write_buffer_bytes: config.write_buffer_bytes };
         Self::with_kv(Arc::new(RocksKv::open(dir, &rocks)?), config, registry)
     }
 
     /// The same over any key-value store.
-    pub fn with_kv(kv: Arc<dyn Kv>, config: StoreConfig, registry: &mut Registry) -> Result<Arc<Self>, StorageError> {
+    pub fn with_kv(
+        kv: Arc<dyn Kv>,
+        config: StoreConfig,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, StorageError> {
         let metrics = Metrics::new(registry);
         let meta = MetaTable::open(Arc::clone(&kv))?;
         Ok(Arc::new(Self { kv, config, metrics, meta, shards: Mutex::default() }))
@@ -111,11 +116,9 @@ impl Store {
         for flush in pending {
             let result = match &message {
                 None => Ok(()),
-                Some((message, full)) => Err(StorageError::Io {
-                    what: "flush".into(),
-                    message: message.clone(),
-                    full: *full,
-                }),
+                Some((message, full)) => {
+                    Err(StorageError::Io { what: "flush".into(), message: message.clone(), full: *full })
+                }
             };
             // The first failure is given below.
             let _ = flush.end(result);

@@ -331,7 +331,8 @@ impl<'a> WriteReader<'a> {
         for _ in 0..n_series {
             let reference = reader.varint()?;
             let (source, slot) = (reader.varint32("source")?, reader.varint32("slot")?);
-            let labels = Labels::from_canonical(reader.bytes()?).map_err(|_: LabelError| reader.invalid("labels"))?;
+            let labels =
+                Labels::from_canonical(reader.bytes()?).map_err(|_: LabelError| reader.invalid("labels"))?;
             series.push(SeriesDef { reference, source, slot, labels });
         }
         let n_batches = reader.count(4)?;

@@ -179,7 +179,8 @@ impl RowHead {
                 let mut slots = Vec::with_capacity(count);
                 let mut next = 0u32;
                 for _ in 0..count {
-                    let slot = next.checked_add(reader.varint32("slot")?).ok_or_else(|| reader.invalid("slot"))?;
+                    let slot =
+                        next.checked_add(reader.varint32("slot")?).ok_or_else(|| reader.invalid("slot"))?;
                     slots.push(slot);
                     next = slot.checked_add(1).ok_or_else(|| reader.invalid("slot"))?;
                 }

@@ -32,7 +32,9 @@ pub(crate) fn encode(bases: &[u64], values: &[u64], scratch: &mut ValueScratch, 
             out[bitmap_at + i / 8] |= 1 << (i % 8);
             let (code, bytes) = choose(base, value);
             scratch.codes.push(code);
-            scratch.payload.extend_from_slice(&bytes.to_le_bytes()[..usize::from(LENGTHS[usize::from(code)])]);
+            scratch
+                .payload
+                .extend_from_slice(&bytes.to_le_bytes()[..usize::from(LENGTHS[usize::from(code)])]);
         }
     }
     for pair in scratch.codes.chunks(2) {
@@ -159,8 +161,21 @@ mod tests {
     #[test]
     fn odd_values_come_back() {
         let odd = [
-            0.0, -0.0, 1.0, -1.0, 0.1, 1e300, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 5e-324, 9.007e15, -9.3e18,
-            123.456, 0.000_001, model::stale_nan(),
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.1,
+            1e300,
+            f64::NAN,
+            f64::INFINITY,
+            f64::MIN_POSITIVE,
+            5e-324,
+            9.007e15,
+            -9.3e18,
+            123.456,
+            0.000_001,
+            model::stale_nan(),
         ];
         for a in odd {
             for b in odd {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use model::seam::SeriesData;
 use model::{LogIndex, TimeRange};
 
-use super::tile::Tile;
 use super::DAY_MS;
+use super::tile::Tile;
 use crate::page::{MAX_ROWS, MAX_SERIES, PageBuilder, PageMeta, SeriesInput};
 
 /// `Slot::last` of a slot that never had a sample.
@@ -142,18 +142,25 @@ impl Source {
         let mut bytes = 0;
         for day in tile.days() {
             let range = day * DAY_MS..=day * DAY_MS + (DAY_MS - 1);
-            build_pages(&tile, self.slots.len(), &range, PageMeta::in_order(LogIndex(index)), work, |group, page| {
-                bytes += page.bytes.len() as u64;
-                self.sealed.push(SealedPage {
-                    group,
-                    day,
-                    min_time: page.min_time,
-                    max_time: page.max_time,
-                    number: self.pages,
-                    bytes: page.bytes.into(),
-                });
-                self.pages += 1;
-            });
+            build_pages(
+                &tile,
+                self.slots.len(),
+                &range,
+                PageMeta::in_order(LogIndex(index)),
+                work,
+                |group, page| {
+                    bytes += page.bytes.len() as u64;
+                    self.sealed.push(SealedPage {
+                        group,
+                        day,
+                        min_time: page.min_time,
+                        max_time: page.max_time,
+                        number: self.pages,
+                        bytes: page.bytes.into(),
+                    });
+                    self.pages += 1;
+                },
+            );
         }
         bytes
     }

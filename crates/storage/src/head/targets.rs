@@ -55,7 +55,9 @@ impl Targets {
 
     /// For loading, after all targets: `source` has a slot that target `number` owns. Sources come in order.
     pub(crate) fn load_slot(&mut self, number: u32, source: u32) -> bool {
-        let Some(target) = (number as usize).checked_sub(1).and_then(|at| self.all.get_mut(at)) else { return false };
+        let Some(target) = (number as usize).checked_sub(1).and_then(|at| self.all.get_mut(at)) else {
+            return false;
+        };
         target.count += 1;
         if target.sources.last() != Some(&source) {
             target.sources.push(source);
@@ -154,7 +156,11 @@ impl Targets {
                     }
                     state.target = 0;
                     self.all[number as usize - 1].count -= 1;
-                    missing.push((source, slot, state.last < timestamp && !is_stale(f64::from_bits(state.bits))));
+                    missing.push((
+                        source,
+                        slot,
+                        state.last < timestamp && !is_stale(f64::from_bits(state.bits)),
+                    ));
                 }
                 if owns {
                     kept.push(source);
@@ -203,7 +209,11 @@ mod tests {
         assert_eq!(targets.scraped(9, 100, &both, &mut sources), []);
         assert_eq!(targets.scraped(9, 115, &[(0, vec![0b101])], &mut sources), [(0, 1), (0, 64), (1, 0)]);
         assert_eq!(targets.scraped(9, 115, &[], &mut sources), [], "not newer");
-        assert_eq!(targets.scraped(7, 116, &[(0, vec![0b1])], &mut sources), [], "another target takes a slot over");
+        assert_eq!(
+            targets.scraped(7, 116, &[(0, vec![0b1])], &mut sources),
+            [],
+            "another target takes a slot over"
+        );
         assert_eq!(targets.scraped(9, 130, &[], &mut sources), [(0, 2)], "the end of a target");
         assert_eq!(targets.last(9), None);
         assert_eq!(targets.iter().collect::<Vec<_>>(), [(2, 7, 116)]);

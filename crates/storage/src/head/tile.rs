@@ -88,9 +88,11 @@ impl Tile {
                 let row = dense.row(timestamp).ok()?;
                 dense.cell(row, slot as usize)
             }
-            Self::Sparse(sparse) => {
-                sparse.chain(slot).find(|s| s.timestamp <= timestamp).filter(|s| s.timestamp == timestamp).map(|s| s.bits)
-            }
+            Self::Sparse(sparse) => sparse
+                .chain(slot)
+                .find(|s| s.timestamp <= timestamp)
+                .filter(|s| s.timestamp == timestamp)
+                .map(|s| s.bits),
         }
     }
 
@@ -146,8 +148,12 @@ impl Tile {
                 }
             }
             Self::Sparse(sparse) => {
-                let kept: Vec<SparseSample> =
-                    sparse.samples.iter().filter(|s| s.slot != slot || !range.contains(&s.timestamp)).copied().collect();
+                let kept: Vec<SparseSample> = sparse
+                    .samples
+                    .iter()
+                    .filter(|s| s.slot != slot || !range.contains(&s.timestamp))
+                    .copied()
+                    .collect();
                 let mut rebuilt = Sparse { newest: vec![0; sparse.newest.len()], ..Sparse::default() };
                 for s in kept {
                     rebuilt.push(s.slot, s.timestamp, s.bits);
@@ -165,7 +171,8 @@ impl Tile {
                 rows >= MAX_ROWS || rows >= ROWS && dense.samples >= ROWS / 2 * dense.stride
             }
             Self::Sparse(sparse) => {
-                sparse.samples.len() >= MAX_SPARSE || sparse.samples.len() >= (ROWS * sparse.active).max(ROWS * 16)
+                sparse.samples.len() >= MAX_SPARSE
+                    || sparse.samples.len() >= (ROWS * sparse.active).max(ROWS * 16)
             }
         }
     }
@@ -268,7 +275,8 @@ impl Dense {
     }
 
     fn cell(&self, row: usize, slot: usize) -> Option<u64> {
-        let present = slot < self.stride && self.present[row * self.words + slot / 64] >> (slot % 64) & 1 == 1;
+        let present =
+            slot < self.stride && self.present[row * self.words + slot / 64] >> (slot % 64) & 1 == 1;
         present.then(|| self.values[row * self.stride + slot])
     }
 

@@ -61,7 +61,11 @@ impl MemoryKv {
 
     fn fail_if(&self, broken: impl Fn(&Faults) -> bool, full: bool) -> Result<(), StorageError> {
         if broken(&self.faults.lock()) {
-            return Err(StorageError::Io { what: "memory store".into(), message: "injected fault".into(), full });
+            return Err(StorageError::Io {
+                what: "memory store".into(),
+                message: "injected fault".into(),
+                full,
+            });
         }
         Ok(())
     }

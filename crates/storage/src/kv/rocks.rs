@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ErrorKind, FlushOptions,
-    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ErrorKind,
+    FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Change, Cursor, Family, Kv};
@@ -57,7 +57,9 @@ impl RocksKv {
         let families = Family::ALL
             .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, config, &cache)));
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| match error.kind() {
-            ErrorKind::Corruption => StorageError::corrupt(format!("database {}", dir.display()), error.to_string()),
+            ErrorKind::Corruption => {
+                StorageError::corrupt(format!("database {}", dir.display()), error.to_string())
+            }
             _ => StorageError::Open { path: dir.display().to_string(), message: error.to_string() },
         })?;
         Ok(Self { db })
@@ -90,7 +92,9 @@ fn io(what: &str, error: &rocksdb::Error) -> StorageError {
     match error.kind() {
         ErrorKind::Corruption => StorageError::corrupt(format!("database ({what})"), message),
         _ => {
-            let full = message.contains("No space left") || message.contains("NoSpace") || message.contains("Space limit");
+            let full = message.contains("No space left")
+                || message.contains("NoSpace")
+                || message.contains("Space limit");
             StorageError::Io { what: format!("database: {what}"), message, full }
         }
     }

@@ -12,13 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::entry::{
-    self, Base, Decision, Entry, EntryHead, RowHead, RowSet, SeriesDef, SlotId, SourceDef, WriteReader, decode_values,
-    fold,
+    self, Base, Decision, Entry, EntryHead, RowHead, RowSet, SeriesDef, SlotId, SourceDef, WriteReader,
+    decode_values, fold,
 };
-use crate::head::{Head, day_of};
 use crate::head::rows::{RowWork, apply_row};
 use crate::head::source::{NO_SERIES, Source};
 use crate::head::targets::ones;
+use crate::head::{Head, day_of};
 
 /// The most that an entry may skip ahead in numbers of sources or slots: numbers of plans that were never committed.
 const MAX_GAP: usize = 1 << 20;
@@ -46,7 +46,10 @@ pub(crate) struct BatchOutcome {
 impl BatchOutcome {
     /// The report where this replica did not plan the entry: without refs and positions.
     pub(crate) fn report(&self) -> ShardReport {
-        let mut report = ShardReport { written: Counts { samples: self.written, ..Counts::default() }, ..ShardReport::default() };
+        let mut report = ShardReport {
+            written: Counts { samples: self.written, ..Counts::default() },
+            ..ShardReport::default()
+        };
         if self.fenced {
             report.rejected.insert(RejectReason::Fenced, 1);
         }
@@ -82,14 +85,28 @@ pub(crate) struct ApplyWork {
 }
 
 /// Applies the entry `bytes` at `index`. After an error the head is in no defined state.
-pub(crate) fn apply(head: &mut Head, index: u64, bytes: &[u8], work: &mut ApplyWork) -> Result<Applied, ApplyError> {
+pub(crate) fn apply(
+    head: &mut Head,
+    index: u64,
+    bytes: &[u8],
+    work: &mut ApplyWork,
+) -> Result<Applied, ApplyError> {
     let (entry_head, entry) = entry::decode(bytes)?;
     let is_write = matches!(entry, Entry::Write(_));
-    let mut applied = Applied { head: entry_head, batches: Vec::new(), is_write, markers: 0, late: 0, days: BTreeSet::new() };
+    let mut applied = Applied {
+        head: entry_head,
+        batches: Vec::new(),
+        is_write,
+        markers: 0,
+        late: 0,
+        days: BTreeSet::new(),
+    };
     let mut verdict = 0;
     match entry {
         Entry::Write(write) if entry_head.epoch < head.epoch => {
-            applied.batches.resize_with(write.n_batches, || BatchOutcome { fenced: true, ..BatchOutcome::default() });
+            applied
+                .batches
+                .resize_with(write.n_batches, || BatchOutcome { fenced: true, ..BatchOutcome::default() });
             verdict = fold(verdict, 1);
         }
         Entry::Write(write) => {
@@ -253,7 +270,8 @@ fn define_source(head: &mut Head, def: &SourceDef) -> Result<(), ApplyError> {
 
 fn define_series(head: &mut Head, def: SeriesDef) -> Result<(), ApplyError> {
     let misfit = |what: &str| Err(ApplyError::Misfit(format!("series {}: {what}", def.reference)));
-    let Some(tenant) = head.sources.get(def.source as usize).map(|s| s.tenant).filter(|t| *t != u32::MAX) else {
+    let Some(tenant) = head.sources.get(def.source as usize).map(|s| s.tenant).filter(|t| *t != u32::MAX)
+    else {
         return misfit("its source does not exist");
     };
     if let Some(sid) = head.series.by_any_ref(def.reference) {
@@ -303,14 +321,23 @@ fn row_slots(source: &Source, row: &RowHead, slots: &mut Vec<u32>) -> Result<(),
         RowSet::Same => slots.extend(ones(&source.last_set)),
         RowSet::Slots(given) => slots.extend_from_slice(given),
     }
-    let known = slots.iter().all(|s| source.slots.get(*s as usize).is_some_and(|slot| slot.series != NO_SERIES));
+    let known =
+        slots.iter().all(|s| source.slots.get(*s as usize).is_some_and(|slot| slot.series != NO_SERIES));
     if !known {
-        return Err(ApplyError::Misfit(format!("row of source {} has a slot that does not exist", row.source)));
+        return Err(ApplyError::Misfit(format!(
+            "row of source {} has a slot that does not exist",
+            row.source
+        )));
     }
     Ok(())
 }
 
-fn row_bases(source: &Source, row: &RowHead, previous_source: u32, work: &mut ApplyWork) -> Result<(), ApplyError> {
+fn row_bases(
+    source: &Source,
+    row: &RowHead,
+    previous_source: u32,
+    work: &mut ApplyWork,
+) -> Result<(), ApplyError> {
     let bases = &mut work.bases;
     bases.clear();
     match row.base {

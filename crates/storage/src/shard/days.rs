@@ -180,7 +180,8 @@ impl Shard {
         let known = self.days.known.read();
         let newest_sealed = known.iter().rev().find(|(_, d)| d.sealed).map(|(day, _)| *day);
         let Some(newest) = newest_sealed else { return true };
-        range.until >= (newest + 1).saturating_mul(DAY_MS) || overlapping(&known, range).any(|(_, d)| !d.sealed)
+        range.until >= (newest + 1).saturating_mul(DAY_MS)
+            || overlapping(&known, range).any(|(_, d)| !d.sealed)
     }
 
     /// The sealed index of a day for a tenant; `None` when the tenant has no series there.
@@ -191,7 +192,8 @@ impl Shard {
         let part = |part| self.kv.get(Family::Index, &keys::index(day, self.id, tenant, part));
         let Some(bytes) = part(PART_INDEX)? else { return Ok(None) };
         let name = format!("index of day {day}, tenant {tenant}");
-        let places = part(PART_PLACES)?.ok_or_else(|| self.damaged(&name, "its places are missing".into()))?;
+        let places =
+            part(PART_PLACES)?.ok_or_else(|| self.damaged(&name, "its places are missing".into()))?;
         let places = read_places(&places).map_err(|e| self.damaged(&name, e.to_string()))?;
         let index = SealedIndex::open(bytes).map_err(|e| self.damaged(&name, e.to_string()))?;
         let sealed = Arc::new(Sealed { index, places });

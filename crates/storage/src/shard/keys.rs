@@ -150,13 +150,16 @@ pub(crate) fn describe_state(key: &[u8]) -> (String, RecordName) {
             let source = word(5).unwrap_or(0);
             (format!("source {source} of shard {shard}"), RecordName::Source { shard, source })
         }
-        k if k == StateKind::Series as u8 => (format!("series {rest:02x?} of shard {shard}"), RecordName::Series { shard }),
+        k if k == StateKind::Series as u8 => {
+            (format!("series {rest:02x?} of shard {shard}"), RecordName::Series { shard })
+        }
         k if k == StateKind::Targets as u8 => (format!("scrape targets of shard {shard}"), RecordName::Other),
-        k if k == StateKind::Metadata as u8 => (format!("metadata {rest:02x?} of shard {shard}"), RecordName::Other),
-        k if k == StateKind::Tombstone as u8 => (
-            format!("deletion {rest:02x?} of shard {shard} (what it deleted comes back)"),
-            RecordName::Other,
-        ),
+        k if k == StateKind::Metadata as u8 => {
+            (format!("metadata {rest:02x?} of shard {shard}"), RecordName::Other)
+        }
+        k if k == StateKind::Tombstone as u8 => {
+            (format!("deletion {rest:02x?} of shard {shard} (what it deleted comes back)"), RecordName::Other)
+        }
         _ => (format!("state record {key:02x?}"), RecordName::Other),
     }
 }
@@ -185,7 +188,16 @@ mod tests {
         for day in [-3, 0, 20_000] {
             for late in [false, true] {
                 for min_time in [i64::MIN, -1, 0, 1, i64::MAX] {
-                    keys.push(PageKey { day, shard: 7, source: 1, group: 2, late, min_time, max_time: 5, number: 9 });
+                    keys.push(PageKey {
+                        day,
+                        shard: 7,
+                        source: 1,
+                        group: 2,
+                        late,
+                        min_time,
+                        max_time: 5,
+                        number: 9,
+                    });
                 }
             }
         }

@@ -25,6 +25,8 @@ const TARGET_ROWS: usize = 480;
 const SMALL_ROWS: usize = TARGET_ROWS / 2;
 /// Small pages of a group that are worth a merge while the day goes on.
 const ENOUGH: u32 = 12;
+/// Set in the numbers of merged pages.
+const MERGED: u64 = 1 << 63;
 /// Series forgotten in one step.
 const MAX_FORGET: usize = 10_000;
 
@@ -71,7 +73,8 @@ impl Shard {
             self.look_through(&mut position)?;
             position.looked = true;
         }
-        let is_over = |day: i64| clock >= (day + 1).saturating_mul(DAY_MS).saturating_add(self.config.late_window_ms);
+        let is_over =
+            |day: i64| clock >= (day + 1).saturating_mul(DAY_MS).saturating_add(self.config.late_window_ms);
         let ready: Vec<(i64, u32, u32)> = position
             .waiting
             .iter()
@@ -181,7 +184,10 @@ impl Shard {
             batch.delete(Family::Pages, key.encode());
         }
         let is_late = pages.iter().all(|(key, _)| key.late);
-        let number = pages.iter().filter(|(k, _)| k.late == is_late).map(|(k, _)| k.number).min().unwrap_or(0);
+        // Of their own, so that a flush that is tried again, with pages that were merged meanwhile, replaces nothing.
+        let number =
+            pages.iter().filter(|(k, _)| k.late == is_late).map(|(k, _)| k.number).min().unwrap_or(0)
+                | MERGED;
         let mut written = 0;
         let merged = merge(&inputs, TARGET_ROWS, |bytes, summary| {
             let key = PageKey {
@@ -197,7 +203,9 @@ impl Shard {
             written += bytes.len() as u64;
             batch.put(Family::Pages, key.encode(), bytes);
         });
-        merged.map_err(|e| self.damaged(&format!("pages of source {source}, group {group}, day {day}"), e.to_string()))?;
+        merged.map_err(|e| {
+            self.damaged(&format!("pages of source {source}, group {group}, day {day}"), e.to_string())
+        })?;
         progress.written_bytes += written;
         self.metrics.merged_bytes.inc_by(written);
         self.kv.write(batch)
@@ -215,7 +223,8 @@ impl Shard {
         for (_, page) in pages {
             let mut masks = Vec::new();
             for series in page.series() {
-                let sid = slots.get(series.slot as usize).map(|s| s.series).filter(|sid| *sid != NO_SERIES)?;
+                let sid =
+                    slots.get(series.slot as usize).map(|s| s.series).filter(|sid| *sid != NO_SERIES)?;
                 let reference = head.series.reference(sid);
                 for tombstone in &head.tombstones {
                     if page.meta().last_sequence.0 <= tombstone.index
@@ -278,7 +287,11 @@ impl Shard {
             batch.put(Family::Index, keys::index(day, self.id, tenant, PART_INDEX), bytes);
             batch.put(Family::Index, keys::index(day, self.id, tenant, PART_PLACES), places_record(&places));
         }
-        batch.put(Family::Index, keys::index(day, self.id, SEAL_TENANT, PART_SEALED), seal_record(1, b"sealed"));
+        batch.put(
+            Family::Index,
+            keys::index(day, self.id, SEAL_TENANT, PART_SEALED),
+            seal_record(1, b"sealed"),
+        );
         batch.delete(Family::Index, keys::index(day, self.id, SEAL_TENANT, PART_REVIVED));
         // A flush that adds pages to the day meanwhile makes it live again: it is held off until the day is marked.
         let _no_flush = self.flushing.lock();

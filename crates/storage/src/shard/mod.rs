@@ -138,7 +138,8 @@ impl Shard {
         days.revive(&head.sources.iter().flat_map(|s| s.tile.iter().flat_map(|t| t.days())).collect());
         metrics.series.inc_by(head.n_active() as i64);
         let durable = (mark.index, mark.bytes.clone());
-        let state = State { head, mark, entries: 0, entry_bytes: 0, work: ApplyWork::default(), broken: None };
+        let state =
+            State { head, mark, entries: 0, entry_bytes: 0, work: ApplyWork::default(), broken: None };
         Ok(Self {
             id,
             kv,
@@ -187,14 +188,18 @@ impl Shard {
     /// log id, membership), kept with the state. Gives a report for each batch in the entry; refs are in it only where
     /// this replica planned the entry. An index that is already applied is skipped (no reports). An error is final:
     /// the replica must not go on.
-    pub fn apply(&self, index: LogIndex, entry: &[u8], mark: &[u8]) -> Result<Vec<ShardReport>, StorageError> {
+    pub fn apply(
+        &self,
+        index: LogIndex,
+        entry: &[u8],
+        mark: &[u8],
+    ) -> Result<Vec<ShardReport>, StorageError> {
         let mut guard = self.state.write();
         let state = &mut *guard;
         if state.mark.any && index.0 <= state.mark.index {
             return Ok(Vec::new());
         }
-        let diverged =
-            |message: String| StorageError::Diverged { shard: self.id.0, index: index.0, message };
+        let diverged = |message: String| StorageError::Diverged { shard: self.id.0, index: index.0, message };
         if let Some(message) = &state.broken {
             return Err(diverged(format!("an entry before it failed: {message}")));
         }
@@ -209,9 +214,10 @@ impl Shard {
                         found: u32::from(found),
                         known: u32::from(crate::entry::ENTRY_VERSION),
                     },
-                    ApplyError::Decode(e) => {
-                        StorageError::corrupt(format!("log entry {index} of shard {}", self.id), e.to_string())
-                    }
+                    ApplyError::Decode(e) => StorageError::corrupt(
+                        format!("log entry {index} of shard {}", self.id),
+                        e.to_string(),
+                    ),
                     ApplyError::Misfit(message) => diverged(message),
                 });
             }
@@ -236,7 +242,8 @@ impl Shard {
         if !applied.is_write {
             return Ok(Vec::new());
         }
-        let reports = self.planner.lock().applied(applied.head.incarnation, applied.head.plan, &applied.batches);
+        let reports =
+            self.planner.lock().applied(applied.head.incarnation, applied.head.plan, &applied.batches);
         Ok(reports.unwrap_or_else(|| applied.batches.iter().map(apply::BatchOutcome::report).collect()))
     }
 

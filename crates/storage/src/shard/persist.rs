@@ -12,9 +12,7 @@ use model::{Labels, LogIndex, MetricKind, MetricMetadata, ReplicaId, ShardId, Ti
 
 use super::keys::{self, PageKey, StateKind};
 use crate::StorageError;
-use crate::codec::{
-    DecodeError, Reader, open_record, put_bytes, put_signed, put_varint, seal_record,
-};
+use crate::codec::{DecodeError, Reader, open_record, put_bytes, put_signed, put_varint, seal_record};
 use crate::entry::{decode_values, encode_values};
 use crate::head::source::{LateSample, NEVER, NO_SERIES, SealedPage, Slot, Source, TileWork, build_pages};
 use crate::head::tile::Tile;
@@ -96,7 +94,11 @@ impl FlushImage {
                 late: source.late.clone(),
             });
         }
-        let series = changes.series.iter().map(|sid| (head.series.reference(*sid), series_record(head, *sid))).collect();
+        let series = changes
+            .series
+            .iter()
+            .map(|sid| (head.series.reference(*sid), series_record(head, *sid)))
+            .collect();
         let targets = changes.targets.then(|| targets_record(head));
         let metadata = changes
             .metadata
@@ -194,8 +196,13 @@ impl FlushImage {
                 source.sealed = Vec::new();
             }
             if image.late.is_some() {
-                let rest: Vec<LateSample> =
-                    source.late.iter().flat_map(|l| l.iter()).filter(|s| s.sequence > self.mark.index).copied().collect();
+                let rest: Vec<LateSample> = source
+                    .late
+                    .iter()
+                    .flat_map(|l| l.iter())
+                    .filter(|s| s.sequence > self.mark.index)
+                    .copied()
+                    .collect();
                 source.late = (!rest.is_empty()).then(|| Arc::new(rest));
             }
         }
@@ -228,24 +235,37 @@ fn late_pages(
     all.sort_by_key(|s| (day_of(s.timestamp), s.slot, s.timestamp, s.sequence));
     all.dedup_by_key(|s| (s.slot, s.timestamp));
     let group_of = |s: &LateSample| s.slot / MAX_SERIES as u32;
-    for of_group in all.chunk_by(|a, b| (day_of(a.timestamp), group_of(a)) == (day_of(b.timestamp), group_of(b))) {
+    for of_group in
+        all.chunk_by(|a, b| (day_of(a.timestamp), group_of(a)) == (day_of(b.timestamp), group_of(b)))
+    {
         let series: Vec<&[LateSample]> = of_group.chunk_by(|a, b| a.slot == b.slot).collect();
         let longest = series.iter().map(|s| s.len()).max().unwrap_or(0);
         for part in 0..longest.div_ceil(MAX_ROWS) {
             builder.begin(PageMeta::late(LogIndex(index)));
             for samples in &series {
                 let end = samples.len().min((part + 1) * MAX_ROWS);
-                let Some(samples) = samples.get(part * MAX_ROWS..end).filter(|s| !s.is_empty()) else { continue };
+                let Some(samples) = samples.get(part * MAX_ROWS..end).filter(|s| !s.is_empty()) else {
+                    continue;
+                };
                 let stamps: Vec<i64> = samples.iter().map(|s| s.timestamp).collect();
                 let values: Vec<f64> = samples.iter().map(|s| f64::from_bits(s.bits)).collect();
-                let input =
-                    SeriesInput { slot: samples[0].slot, stamps: &stamps, values: &values, ..SeriesInput::default() };
+                let input = SeriesInput {
+                    slot: samples[0].slot,
+                    stamps: &stamps,
+                    values: &values,
+                    ..SeriesInput::default()
+                };
                 let added = builder.add(&input);
                 debug_assert!(added.is_ok(), "late samples keep the rules of a page");
             }
             let mut bytes = Vec::new();
             if let Ok(summary) = builder.finish(&mut bytes) {
-                give(day_of(of_group[0].timestamp), group_of(&of_group[0]), (summary.min_time, summary.max_time), bytes);
+                give(
+                    day_of(of_group[0].timestamp),
+                    group_of(&of_group[0]),
+                    (summary.min_time, summary.max_time),
+                    bytes,
+                );
             }
         }
     }
@@ -402,7 +422,8 @@ fn read_source(body: &[u8]) -> Result<Source, DecodeError> {
         scratch.reset();
         for (at, series) in page.series().enumerate() {
             data.clear();
-            page.read(at, TimeRange::ALL, &mut scratch, &mut data).map_err(|_| reader.invalid("tile page"))?;
+            page.read(at, TimeRange::ALL, &mut scratch, &mut data)
+                .map_err(|_| reader.invalid("tile page"))?;
             if series.slot as usize >= slots {
                 return Err(reader.invalid("tile slot"));
             }
@@ -510,7 +531,8 @@ pub(crate) fn load(kv: &dyn Kv, shard: ShardId, replica: ReplicaId) -> Result<(H
         });
     }
     scan_prefix(kv, Family::State, &keys::state(shard, StateKind::Source), |key, value| {
-        let id = number32(key).ok_or_else(|| StorageError::corrupt(place("source"), "its key is too short"))?;
+        let id =
+            number32(key).ok_or_else(|| StorageError::corrupt(place("source"), "its key is too short"))?;
         let source = read_source(&open("source", value)?).map_err(bad("source"))?;
         if source.tenant as usize >= head.tenants.len() {
             return Err(StorageError::corrupt(place("source"), "its tenant does not exist"));
@@ -560,7 +582,8 @@ pub(crate) fn load(kv: &dyn Kv, shard: ShardId, replica: ReplicaId) -> Result<(H
     })?;
     scan_prefix(kv, Family::State, &keys::state(shard, StateKind::Tombstone), |key, value| {
         let what = "tombstone";
-        let index = number64(key).ok_or_else(|| StorageError::corrupt(place(what), "its key is too short"))?;
+        let index =
+            number64(key).ok_or_else(|| StorageError::corrupt(place(what), "its key is too short"))?;
         let body = open(what, value)?;
         let mut reader = Reader::new(&body);
         let mut read = || -> Result<Tombstone, DecodeError> {

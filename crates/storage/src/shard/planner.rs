@@ -205,9 +205,10 @@ impl Planner {
             },
             slots: vec![None; batch.series.len()],
         };
-        let mut mark = batch.scrape.filter(|m| head.targets.last(m.target).is_none_or(|last| last < m.timestamp)).map(
-            |m| MarkRecord { target: m.target, timestamp: m.timestamp, ..MarkRecord::default() },
-        );
+        let mut mark = batch
+            .scrape
+            .filter(|m| head.targets.last(m.target).is_none_or(|last| last < m.timestamp))
+            .map(|m| MarkRecord { target: m.target, timestamp: m.timestamp, ..MarkRecord::default() });
         let mut repeated = 0;
         let oldest = batch.min_timestamp.max(head.floor).max(*TIMES.start());
         let newest = batch.max_timestamp.min(*TIMES.end());
@@ -337,11 +338,13 @@ impl Planner {
                     }
                     let hash = labels.hash128();
                     let known = tenant_number.and_then(|t| head.find_series(t, hash, labels));
-                    let pending = || self.new_series.get(&(tenant.clone(), hash)).filter(|p| p.def.labels == *labels);
+                    let pending =
+                        || self.new_series.get(&(tenant.clone(), hash)).filter(|p| p.def.labels == *labels);
                     match known {
-                        Some(sid) => {
-                            Resolved::Known { reference: head.series.reference(sid), place: head.series.place(sid) }
-                        }
+                        Some(sid) => Resolved::Known {
+                            reference: head.series.reference(sid),
+                            place: head.series.place(sid),
+                        },
                         None if self.new_series.is_empty() => Resolved::Unknown,
                         None => pending().map_or(Resolved::Unknown, |p| Resolved::Pending {
                             reference: p.def.reference,
@@ -383,8 +386,10 @@ impl Planner {
             .or_else(|| head.by_key.get(&(tenant_number?, source_key)).map(|id| (*id, false)));
         let usable = known.filter(|(id, _)| {
             let state = head.sources.get(*id as usize);
-            let len = state.map_or(0, |s| s.slots.len()).max(self.next_slot.get(id).map_or(0, |n| *n as usize));
-            len < MAX_SLOTS && state.is_none_or(|s| s.slots.len() < 1024 || s.evicted as usize * 2 <= s.slots.len())
+            let len =
+                state.map_or(0, |s| s.slots.len()).max(self.next_slot.get(id).map_or(0, |n| *n as usize));
+            len < MAX_SLOTS
+                && state.is_none_or(|s| s.slots.len() < 1024 || s.evicted as usize * 2 <= s.slots.len())
         });
         let (source, is_new) = usable.unwrap_or_else(|| {
             self.next_source = self.next_source.max(head.sources.len() as u32);

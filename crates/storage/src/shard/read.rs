@@ -124,7 +124,11 @@ impl Reader {
                     if let Some((source, slot, reference)) = found.place(ordinal)
                         && known.insert((source, slot))
                     {
-                        picks.push(Pick { labels, place: Place { source, slot, reference }, more: Vec::new() });
+                        picks.push(Pick {
+                            labels,
+                            place: Place { source, slot, reference },
+                            more: Vec::new(),
+                        });
                         may_repeat = true;
                     }
                     true
@@ -187,7 +191,9 @@ impl SeriesSource for Reader {
         }
         let mut tombstones: HashMap<u64, Vec<(u64, TimeRange)>> = HashMap::new();
         if !head.tombstones.is_empty() {
-            for reference in picks.iter().flat_map(|p| std::iter::once(&p.place).chain(&p.more)).map(|p| p.reference) {
+            for reference in
+                picks.iter().flat_map(|p| std::iter::once(&p.place).chain(&p.more)).map(|p| p.reference)
+            {
                 for tombstone in &head.tombstones {
                     if tombstone.refs.binary_search(&reference).is_ok() {
                         tombstones.entry(reference).or_default().push((tombstone.index, tombstone.range));
@@ -235,7 +241,12 @@ impl SeriesSource for Reader {
         })
     }
 
-    fn label_values(&self, request: &SelectRequest, name: &str, limit: usize) -> Result<Vec<String>, Failure> {
+    fn label_values(
+        &self,
+        request: &SelectRequest,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
         self.from_indexes(request, limit, |index, matchers| {
             if matchers.is_empty() {
                 return index.label_values(name, None);
@@ -494,7 +505,9 @@ impl Walk<'_> {
                 }
             }
         }
-        self.group.pages.sort_by_key(|open| (open.page.meta().late, open.page.min_time(), open.page.max_time()));
+        self.group
+            .pages
+            .sort_by_key(|open| (open.page.meta().late, open.page.min_time(), open.page.max_time()));
         self.charge.set(base, self.group.bytes)?;
         self.group.of = Some(of);
         Ok(())

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::seam::{
-    QueryBudget, RejectReason, ScrapeMark, SelectRequest, SeriesData, SeriesSource, ShardBatch, ShardReport, ShardSeries,
-    ShardWriteError,
+    QueryBudget, RejectReason, ScrapeMark, SelectRequest, SeriesData, SeriesSource, ShardBatch, ShardReport,
+    ShardSeries, ShardWriteError,
 };
 use model::{
-    Code, Epoch, Labels, LogIndex, MatchOp, Matcher, MetricKind, MetricMetadata, ReplicaId, STALE_NAN_BITS, Sample,
-    SeriesRef, ShardId, TenantId, TimeRange,
+    Code, Epoch, Labels, LogIndex, MatchOp, Matcher, MetricKind, MetricMetadata, ReplicaId, STALE_NAN_BITS,
+    Sample, SeriesRef, ShardId, TenantId, TimeRange,
 };
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
@@ -33,7 +33,8 @@ struct Node {
 }
 
 fn open(kv: &Arc<MemoryKv>) -> Result<Arc<Shard>, StorageError> {
-    let store = Store::with_kv(Arc::clone(kv) as Arc<dyn Kv>, StoreConfig::default(), &mut Registry::default())?;
+    let store =
+        Store::with_kv(Arc::clone(kv) as Arc<dyn Kv>, StoreConfig::default(), &mut Registry::default())?;
     store.shard(ShardId(3), ReplicaId(1))
 }
 
@@ -104,7 +105,8 @@ fn read(
     let mut series = source.select(&request)?;
     let mut data = SeriesData::default();
     while series.next_series(&mut data)? {
-        let samples: Vec<_> = data.stamps.iter().copied().zip(data.values.iter().map(|v| v.to_bits())).collect();
+        let samples: Vec<_> =
+            data.stamps.iter().copied().zip(data.values.iter().map(|v| v.to_bits())).collect();
         if !samples.is_empty() {
             assert!(all.insert(data.labels.clone(), samples).is_none(), "a series comes once");
         }
@@ -169,7 +171,8 @@ impl Wanted {
         if self.scraped.get(&mark.target).is_some_and(|last| *last >= mark.timestamp) {
             return;
         }
-        let owned: Vec<usize> = self.owner.iter().filter(|(_, t)| **t == mark.target).map(|(i, _)| *i).collect();
+        let owned: Vec<usize> =
+            self.owner.iter().filter(|(_, t)| **t == mark.target).map(|(i, _)| *i).collect();
         if !owned.is_empty() || !seen.is_empty() {
             self.scraped.insert(mark.target, mark.timestamp);
         }
@@ -191,7 +194,14 @@ impl Wanted {
 
     fn all(&self, range: TimeRange) -> BTreeMap<Labels, Vec<(i64, u64)>> {
         let series = self.samples.iter().map(|(i, samples)| {
-            (labels(*i), samples.iter().filter(|(t, _)| range.contains(**t)).map(|(t, b)| (*t, *b)).collect::<Vec<_>>())
+            (
+                labels(*i),
+                samples
+                    .iter()
+                    .filter(|(t, _)| range.contains(**t))
+                    .map(|(t, b)| (*t, *b))
+                    .collect::<Vec<_>>(),
+            )
         });
         series.filter(|(_, samples)| !samples.is_empty()).collect()
     }
@@ -281,7 +291,10 @@ fn run(steps: Vec<Step>) {
                 let report = node.write(request.clone());
                 if unique && !evicted {
                     assert_eq!(report.written.samples, good);
-                    assert_eq!(report.rejected.get(&RejectReason::DuplicateTimestamp).copied().unwrap_or(0), bad);
+                    assert_eq!(
+                        report.rejected.get(&RejectReason::DuplicateTimestamp).copied().unwrap_or(0),
+                        bad
+                    );
                 }
                 last = Some(request);
             }
@@ -292,7 +305,8 @@ fn run(steps: Vec<Step>) {
                 }
                 // A sample that another value refused counts as seen all the same.
                 wanted.scrape(mark, &series.keys().copied().collect());
-                let series: Vec<_> = series.into_iter().map(|(i, bits)| (i, vec![(timestamp, bits)])).collect();
+                let series: Vec<_> =
+                    series.into_iter().map(|(i, bits)| (i, vec![(timestamp, bits)])).collect();
                 node.write(batch(&series, Some(mark)));
                 last = None;
             }
@@ -433,7 +447,10 @@ fn epochs_and_ranges_are_kept() {
     assert_eq!(node.shard.range(), Some((Epoch(4), 0, 70)));
     let with = |epoch, i| ShardBatch { epoch: Epoch(epoch), ..batch(&[(i, vec![(START, 1)])], None) };
     assert!(matches!(node.try_write(with(3, 1)), Err(ShardWriteError::WrongOwner { epoch: Epoch(4) })));
-    assert!(matches!(node.try_write(with(4, 11)), Err(ShardWriteError::WrongOwner { .. })), "a key beyond the range");
+    assert!(
+        matches!(node.try_write(with(4, 11)), Err(ShardWriteError::WrongOwner { .. })),
+        "a key beyond the range"
+    );
     node.write(with(4, 1));
     // A write planned before the range changed, applied after it.
     let plan = node.shard.plan(&[Arc::new(with(4, 2))], START);
@@ -449,7 +466,8 @@ fn epochs_and_ranges_are_kept() {
 fn plans_may_overlap_and_get_lost() {
     let mut node = Node::new();
     let mut wanted = Wanted::default();
-    let mut waiting: Vec<(Vec<u8>, Vec<(usize, i64, u64)>, Option<(ScrapeMark, BTreeSet<usize>)>)> = Vec::new();
+    let mut waiting: Vec<(Vec<u8>, Vec<(usize, i64, u64)>, Option<(ScrapeMark, BTreeSet<usize>)>)> =
+        Vec::new();
     let mut state = 7u64;
     let mut random = |n: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -503,7 +521,8 @@ fn ended_days_are_sealed_and_stay_readable() {
         for k in 0..40i64 {
             let timestamp = START - 3_600_000 + day * DAY_MS + k * 15_000;
             node.now = timestamp;
-            let series: Vec<_> = (0..4).map(|i| (i + day as usize * 2, vec![(timestamp, k as u64)])).collect();
+            let series: Vec<_> =
+                (0..4).map(|i| (i + day as usize * 2, vec![(timestamp, k as u64)])).collect();
             for (i, samples) in &series {
                 wanted.put(*i, samples[0].0, samples[0].1);
             }
@@ -533,7 +552,10 @@ fn ended_days_are_sealed_and_stay_readable() {
     node.shard.flush().unwrap();
     node.crash();
     check_reads(&node, &wanted);
-    assert_eq!(node.shard.reader().label_values(&request(Vec::new(), first_day), "__name__", 2).unwrap(), ["m0", "m1"]);
+    assert_eq!(
+        node.shard.reader().label_values(&request(Vec::new(), first_day), "__name__", 2).unwrap(),
+        ["m0", "m1"]
+    );
     // A late sample makes a sealed day live again.
     let late = START - 1_000_000;
     wanted.put(11, late, 5);
@@ -550,7 +572,10 @@ fn ended_days_are_sealed_and_stay_readable() {
     node.shard.merge_step(1 << 20).unwrap();
     let kept = node.read(any_series(), TimeRange::ALL);
     assert_eq!(kept, wanted.all(TimeRange { after: floor - 1, until: i64::MAX }));
-    assert_eq!(node.write(batch(&[(1, vec![(floor - 1, 5)])], None)).rejected.get(&RejectReason::TooOld), Some(&1));
+    assert_eq!(
+        node.write(batch(&[(1, vec![(floor - 1, 5)])], None)).rejected.get(&RejectReason::TooOld),
+        Some(&1)
+    );
 }
 
 #[test]
@@ -618,7 +643,8 @@ mod format {
         for k in 0..2 {
             node.now = START + k * 15_000;
             let mark = ScrapeMark { target: 9, timestamp: node.now };
-            let series = [(0, vec![(node.now, (3.0 + k as f64).to_bits())]), (1, vec![(node.now, 0.5f64.to_bits())])];
+            let series =
+                [(0, vec![(node.now, (3.0 + k as f64).to_bits())]), (1, vec![(node.now, 0.5f64.to_bits())])];
             node.write(batch(&series, Some(mark)));
         }
         node.shard.flush().unwrap();
@@ -642,7 +668,8 @@ mod format {
         let node = small();
         let matchers = vec![Matcher::equal("__name__", "m1")];
         let range = TimeRange::closed(START, START + 1);
-        let delete = node.shard.plan_delete(&TenantId::anonymous(), &[matchers], range, START + 20_000).unwrap();
+        let delete =
+            node.shard.plan_delete(&TenantId::anonymous(), &[matchers], range, START + 20_000).unwrap();
         check(&[
             ("shard write entry", &node.log[0]),
             ("shard write entry, the second", &node.log[1]),
@@ -696,4 +723,38 @@ fn salvage_moves_what_is_damaged_and_the_rest_opens() {
     node.kv.damage(Family::State, &[0, 0, 0, 3, 0], |v| v[9] ^= 1);
     assert!(!salvage_kv(&*node.kv, true).unwrap().damaged[0].moved);
     assert!(open(&node.kv).is_err());
+}
+
+#[test]
+fn a_shard_on_rocksdb_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let store = Store::open(dir.path(), StoreConfig::default(), &mut Registry::default()).unwrap();
+        let shards = [1, 2].map(|id| store.shard(ShardId(id), ReplicaId(1)).unwrap());
+        (store, shards)
+    };
+    let (store, shards) = open();
+    for (i, shard) in shards.iter().enumerate() {
+        shard.begin_term(1);
+        for k in 0..100u64 {
+            let request = batch(&[(i, vec![(START + k as i64 * 15_000, k)])], None);
+            let plan = shard.plan(&[Arc::new(request)], START + k as i64 * 15_000);
+            shard.apply(LogIndex(k), &plan.entry, b"mark").unwrap();
+        }
+    }
+    store.flush(&shards).unwrap();
+    while shards[0].merge_step(1 << 20).unwrap().more {}
+    store.flush(&shards).unwrap();
+    assert!(store.disk_bytes() > 0);
+    assert_eq!(store.status(10).series, 2);
+    let hashes = shards.each_ref().map(|s| s.state_hash());
+    drop((store, shards));
+    let (_store, shards) = open();
+    assert_eq!(shards.each_ref().map(|s| s.state_hash()), hashes);
+    for (i, shard) in shards.iter().enumerate() {
+        assert_eq!(shard.durable(), (LogIndex(99), b"mark".to_vec()));
+        let found = read(&*shard.reader(), any_series(), TimeRange::ALL).unwrap();
+        let samples: Vec<_> = (0..100).map(|k| (START + k * 15_000, k as u64)).collect();
+        assert_eq!(found, BTreeMap::from([(labels(i), samples)]));
+    }
 }
