@@ -95,6 +95,15 @@ fn services_are_scraped_and_the_golden_signals_answer() -> Result<()> {
     let targets_page = node.api("/api/v1/targets?state=active")?;
     assert_eq!(targets_page["activeTargets"].as_array().map(Vec::len), Some(3));
 
+    // Every metric that the node serves stands in the documentation.
+    let listed = std::fs::read_to_string(script("../docs/metrics.md"))?;
+    let (_, served) = node.get("/metrics")?;
+    let names: Vec<&str> =
+        served.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 50, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !listed.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+
     // A broken file changes nothing; a good one with a target less ends that target's series.
     std::fs::write(&config, "scrape_configs:\n  - job_nam: x\n")?;
     let (status, body) = {
