@@ -8,7 +8,6 @@
 //! | `postings.rs` | the ordinals of one pair in memory: one, a few, or a bitmap |
 //! | `forward.rs` | ordinal → pairs in memory |
 //! | `mem.rs` | the index that grows and shrinks |
-//! | `narrow.rs` | which values a regular expression can match at all: a set or a prefix |
 //! | `query.rs` | matchers, label names and values, the same over both kinds of index |
 //! | `seal.rs` | the bytes of an ended partition's index (drawn in `FORMAT.md`) |
 //! | `sealed.rs` | look-ups in those bytes |
@@ -19,7 +18,6 @@
 mod cardinality;
 mod forward;
 mod mem;
-mod narrow;
 mod postings;
 mod query;
 mod seal;

@@ -10,7 +10,6 @@ use model::{MatchOp, Matcher};
 use roaring::RoaringBitmap;
 
 use super::IndexError;
-use super::narrow::{Narrow, narrow};
 use super::postings::{Ids, Union};
 
 /// Is given a value and how to get its postings; says whether to go on.
@@ -45,6 +44,29 @@ pub(super) trait View {
     fn value(&self, name: u32, value: u32) -> Result<Cow<'_, str>, IndexError>;
     /// The pairs of each series `within` that exists, ascending.
     fn visit_pairs(&self, within: &RoaringBitmap, each: &mut EachPairs<'_>) -> Result<(), IndexError>;
+}
+
+/// A bound on the values that the expression of a matcher (not its negation) matches.
+enum Narrow<'m> {
+    /// Exactly the one of an equality.
+    One,
+    /// Exactly these.
+    Set(&'m [String]),
+    /// Only values that start so.
+    Prefix(&'m str),
+    /// Every value, and the empty string.
+    Anything,
+}
+
+fn narrow(matcher: &Matcher) -> Narrow<'_> {
+    match matcher.regex() {
+        None => Narrow::One,
+        Some(regex) if regex.matches_all() => Narrow::Anything,
+        Some(regex) => match regex.set_matches() {
+            Some(set) => Narrow::Set(set),
+            None => Narrow::Prefix(regex.literal_prefix()),
+        },
+    }
 }
 
 /// The series that satisfy all matchers.
@@ -116,8 +138,9 @@ fn filter_is_cheaper<V: View>(
     name: u32,
 ) -> Result<bool, IndexError> {
     let values = match narrow(matcher) {
+        Narrow::One => 1,
         Narrow::Set(values) => values.len(),
-        Narrow::Anything | Narrow::Something | Narrow::Prefix(_) => view.values(name)?,
+        Narrow::Anything | Narrow::Prefix(_) => view.values(name)?,
     };
     Ok(set.len() * V::PAIRS_COST < values as u64)
 }
@@ -163,9 +186,7 @@ fn with_value<V: View>(
     let negated = matches!(matcher.op(), MatchOp::NotEqual | MatchOp::NotRegex);
     // The values that the expression itself matches are the wanted ones.
     let direct = negated != verdict;
-    let mut prefix = "";
-    let narrow = narrow(matcher);
-    match &narrow {
+    let (prefix, every) = match narrow(matcher) {
         Narrow::Set(values) if direct => {
             for value in values {
                 if let Some(ids) = view.find(name, value)? {
@@ -174,10 +195,10 @@ fn with_value<V: View>(
             }
             return Ok(union.finish());
         }
-        Narrow::Prefix(text) if direct => prefix = text,
-        Narrow::Set(_) | Narrow::Prefix(_) | Narrow::Anything | Narrow::Something => {}
-    }
-    let every = direct && matches!(narrow, Narrow::Anything | Narrow::Something);
+        Narrow::Prefix(prefix) if direct => (prefix, false),
+        Narrow::Anything if direct => ("", true),
+        Narrow::One | Narrow::Set(_) | Narrow::Prefix(_) | Narrow::Anything => ("", false),
+    };
     view.visit_values(name, prefix, &mut |value, ids| {
         if every || matcher.matches(value) == verdict {
             union.add(&ids()?);
