@@ -31,7 +31,7 @@ test: ## format, lints, docs, all tests and script checks, with the time of each
 lint: deps ## format check, clippy with warnings denied, docs
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
 fmt: ## format the sources
 	cargo fmt --all

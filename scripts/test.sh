@@ -34,7 +34,7 @@ run_tests() {
 stage "scripts parse" scripts_parse
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-stage "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+stage "docs" env RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 stage "build of the programs under test" cargo build --locked --quiet --workspace
 stage "tests" run_tests
 

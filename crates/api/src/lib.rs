@@ -1,6 +1,6 @@
 //! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
 //!
-//! Reading order: [`ApiState`] (what the paths work on), [`router`] (which path is which), then one file for each
+//! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which), then one file for each
 //! family of paths: `query`, `write`, `targets`, `status`, `operate`, `absent` (paths of features that are not
 //! there yet), `ui`. Around them: `params` (what clients send), `error` (what they get when it fails), `encode`
 //! (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every request),

@@ -58,7 +58,7 @@ pub(super) fn write(column: &[i64], subset: &[i64], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Reads what [`write`] wrote for a column of these stamps and appends the `rows` that are present to `out`.
+/// Reads what [`write()`] wrote for a column of these stamps and appends the `rows` that are present to `out`.
 pub(super) fn read(
     reader: &mut Reader<'_>,
     column: &[i64],
@@ -88,7 +88,7 @@ pub(super) fn read(
     if out.len() - start == rows { Ok(()) } else { Err(PageError::Format("number of rows")) }
 }
 
-/// Passes over what [`write`] wrote for a column of `rows` stamps.
+/// Passes over what [`write()`] wrote for a column of `rows` stamps.
 pub(super) fn skip(reader: &mut Reader<'_>, rows: usize) -> Result<(), PageError> {
     let runs = reader.varlen(rows)?;
     if runs == 0 {
