@@ -6,7 +6,7 @@
 //! where a line begins is an error instead of a quiet end, and label names that are not UTF-8 are errors at once.
 //!
 //! The grammars live in [`prometheus`] and [`openmetrics`] over `scan`; series text becomes labels in [`labels`];
-//! [`write`] goes the other way.
+//! [`mod@write`] goes the other way.
 
 pub mod labels;
 mod openmetrics;
