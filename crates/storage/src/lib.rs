@@ -21,6 +21,6 @@ mod status;
 pub mod store;
 
 pub use error::StorageError;
-pub use meta::{MetaTable, MetaWrite};
+pub use meta::{MetaPair, MetaTable, MetaWrite};
 pub use shard::{FlushFigures, MergeProgress, Plan, Planned, Shard};
 pub use store::{Store, StoreConfig};

@@ -30,6 +30,9 @@ pub enum MetaWrite {
     },
 }
 
+/// A key and its value.
+pub type MetaPair = (Vec<u8>, Vec<u8>);
+
 /// The meta group's table. What was applied is visible at once and durable after the next [`MetaTable::flush`] (or any
 /// shard's flush that began later); the log covers the rest.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl MetaTable {
     }
 
     /// All pairs whose key begins with `prefix`, ascending.
-    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<MetaPair>, StorageError> {
         let mut pairs = Vec::new();
         scan_prefix(&*self.kv, Family::Meta, &table_key(prefix), |key, record| {
             pairs.push((key[1..].to_vec(), unpack(&key[1..], record)?));

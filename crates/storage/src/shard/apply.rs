@@ -149,7 +149,7 @@ fn apply_write(
         define_source(head, &def)?;
     }
     for def in std::mem::take(&mut write.series) {
-        define_series(head, def)?;
+        define_series(head, &def)?;
     }
     let mut check = 0;
     let mut last_timestamp = 0;
@@ -217,6 +217,9 @@ fn apply_write(
                 }
             }
             let seen: Vec<(u32, Vec<u64>)> = seen.into_iter().collect();
+            // Who owns a slot is stored with its source, also where no row changes it.
+            let fed: Vec<u32> = head.targets.sources_of(mark.target).collect();
+            seen.iter().map(|(source, _)| *source).chain(fed).for_each(|source| head.touch(source));
             let missing = head.targets.scraped(mark.target, mark.timestamp, &seen, &mut head.sources);
             head.changes.targets = true;
             applied.days.insert(day_of(mark.timestamp));
@@ -268,7 +271,7 @@ fn define_source(head: &mut Head, def: &SourceDef) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn define_series(head: &mut Head, def: SeriesDef) -> Result<(), ApplyError> {
+fn define_series(head: &mut Head, def: &SeriesDef) -> Result<(), ApplyError> {
     let misfit = |what: &str| Err(ApplyError::Misfit(format!("series {}: {what}", def.reference)));
     let Some(tenant) = head.sources.get(def.source as usize).map(|s| s.tenant).filter(|t| *t != u32::MAX)
     else {

@@ -30,6 +30,9 @@ const MERGED: u64 = 1 << 63;
 /// Series forgotten in one step.
 const MAX_FORGET: usize = 10_000;
 
+/// A series, and its source, slot and ref.
+type PlacedSeries = (Labels, (u32, u32, u64));
+
 /// Pages of a group that wait for a merge.
 #[derive(Clone, Copy, Debug, Default)]
 struct Waiting {
@@ -254,7 +257,7 @@ impl Shard {
             }
             Ok(())
         })?;
-        let mut by_tenant: BTreeMap<u32, Vec<(Labels, (u32, u32, u64))>> = BTreeMap::new();
+        let mut by_tenant: BTreeMap<u32, Vec<PlacedSeries>> = BTreeMap::new();
         let mut unknown = Vec::new();
         let n_tenants = {
             let state = self.state.read();
@@ -326,7 +329,7 @@ impl Shard {
         day: i64,
         n_tenants: u32,
         unknown: &[(u32, u32)],
-        by_tenant: &mut BTreeMap<u32, Vec<(Labels, (u32, u32, u64))>>,
+        by_tenant: &mut BTreeMap<u32, Vec<PlacedSeries>>,
     ) -> Result<(), StorageError> {
         for tenant in 0..n_tenants {
             let Some(sealed) = self.sealed_index(day, tenant)? else { continue };

@@ -597,11 +597,14 @@ pub(crate) fn load(kv: &dyn Kv, shard: ShardId, replica: ReplicaId) -> Result<(H
     Ok((head, mark))
 }
 
+/// Gives the body of a record of that name.
+type OpenRecord<'a> = dyn Fn(&str, &[u8]) -> Result<Vec<u8>, StorageError> + 'a;
+
 fn load_targets<E: FnOnce(DecodeError) -> StorageError>(
     kv: &dyn Kv,
     shard: ShardId,
     head: &mut Head,
-    open: &dyn Fn(&str, &[u8]) -> Result<Vec<u8>, StorageError>,
+    open: &OpenRecord<'_>,
     bad: &dyn Fn(&str) -> E,
 ) -> Result<(), StorageError> {
     let what = "targets";

@@ -233,7 +233,7 @@ impl SeriesSource for Reader {
     }
 
     fn label_names(&self, request: &SelectRequest, limit: usize) -> Result<Vec<String>, Failure> {
-        self.from_indexes(request, limit, |index, matchers| {
+        self.ask_indexes(request, limit, |index, matchers| {
             if matchers.is_empty() {
                 return index.label_names(None);
             }
@@ -247,7 +247,7 @@ impl SeriesSource for Reader {
         name: &str,
         limit: usize,
     ) -> Result<Vec<String>, Failure> {
-        self.from_indexes(request, limit, |index, matchers| {
+        self.ask_indexes(request, limit, |index, matchers| {
             if matchers.is_empty() {
                 return index.label_values(name, None);
             }
@@ -271,7 +271,7 @@ impl SeriesSource for Reader {
 }
 
 impl Reader {
-    fn from_indexes(
+    fn ask_indexes(
         &self,
         request: &SelectRequest,
         limit: usize,

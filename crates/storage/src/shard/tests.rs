@@ -466,8 +466,8 @@ fn epochs_and_ranges_are_kept() {
 fn plans_may_overlap_and_get_lost() {
     let mut node = Node::new();
     let mut wanted = Wanted::default();
-    let mut waiting: Vec<(Vec<u8>, Vec<(usize, i64, u64)>, Option<(ScrapeMark, BTreeSet<usize>)>)> =
-        Vec::new();
+    type Waiting = (Vec<u8>, Vec<(usize, i64, u64)>, Option<(ScrapeMark, BTreeSet<usize>)>);
+    let mut waiting: Vec<Waiting> = Vec::new();
     let mut state = 7u64;
     let mut random = |n: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -576,6 +576,20 @@ fn ended_days_are_sealed_and_stay_readable() {
         node.write(batch(&[(1, vec![(floor - 1, 5)])], None)).rejected.get(&RejectReason::TooOld),
         Some(&1)
     );
+}
+
+/// A target may lose a slot without any row: the slot has a newer sample than the scrape that lacks it.
+#[test]
+fn a_slot_that_a_target_lost_is_stored() {
+    let at = START + 60_000;
+    run(vec![
+        Step::Scrape(1, START, BTreeMap::from([(6, 0)])),
+        Step::Write(vec![(0, vec![(START, 0)]), (6, vec![(at, 0)])]),
+        Step::Flush,
+        Step::Scrape(1, START + 1_000, BTreeMap::new()),
+        Step::Flush,
+        Step::Crash,
+    ]);
 }
 
 #[test]
