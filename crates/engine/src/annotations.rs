@@ -6,6 +6,7 @@ use promql::ast::Span;
 use promql::quote::quote;
 
 use model::number::format_float_g as general;
+use model::time::format_rfc3339;
 
 /// How serious an annotation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,8 +52,8 @@ impl Annotation {
                 general(*lowest),
                 general(*highest),
                 two_digits(*largest_difference),
-                crate::date::rfc3339(first_ms.div_euclid(1000)),
-                crate::date::rfc3339(last_ms.div_euclid(1000)),
+                format_rfc3339(first_ms - first_ms.rem_euclid(1000)),
+                format_rfc3339(last_ms - last_ms.rem_euclid(1000)),
             ),
         };
         format!("{}{detail} ({line}:{column})", self.text)

@@ -4,8 +4,8 @@
 //! Not here: parsing (`promql`), network, disk, HTTP, clocks, threads. The one entrance is [`evaluate`].
 
 mod annotations;
+mod close;
 mod column;
-mod date;
 mod error;
 mod eval;
 mod histogram;
@@ -103,7 +103,7 @@ pub fn evaluate(
     source: &dyn SeriesSource,
     ctx: &EvalContext,
 ) -> Result<Answer, EvalError> {
-    let plan = plan::close(expr, grid, ctx)?;
+    let plan = close::close(expr, grid, ctx)?;
     let notes = RefCell::new(Annotations::default());
     let value = eval::Evaluator { source, ctx, notes: &notes, grid }.answer(&plan)?;
     Ok(Answer { value, annotations: notes.into_inner() })

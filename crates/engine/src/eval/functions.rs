@@ -1,13 +1,13 @@
 //! Calls of functions of instant vectors and scalars: dispatch, and those that work value by value.
 
 use model::Labels;
+use model::time::Civil;
 use promql::ast::Span;
 
 use super::select::Property;
 use super::{Evaluator, Sink, times};
 use crate::EvalError;
 use crate::column::{ABSENT, Column, is_absent};
-use crate::date::{Civil, days_in_month};
 use crate::histogram::all_buckets;
 use crate::kahan::inc;
 use crate::math;
@@ -47,13 +47,13 @@ fn of_float(name: &str) -> Option<fn(f64) -> f64> {
 /// Functions of a date.
 fn of_date(name: &str) -> Option<fn(Civil) -> i64> {
     Some(match name {
-        "days_in_month" => |c| days_in_month(c.year, c.month),
-        "day_of_month" => |c| c.day,
-        "day_of_week" => |c| c.weekday,
-        "day_of_year" => |c| c.day_of_year,
-        "hour" => |c| c.hour,
-        "minute" => |c| c.minute,
-        "month" => |c| c.month,
+        "days_in_month" => |c| c.days_in_month().into(),
+        "day_of_month" => |c| c.day.into(),
+        "day_of_week" => |c| c.weekday.into(),
+        "day_of_year" => |c| c.day_of_year.into(),
+        "hour" => |c| c.hour.into(),
+        "minute" => |c| c.minute.into(),
+        "month" => |c| c.month.into(),
         "year" => |c| c.year,
         _ => return None,
     })
@@ -221,11 +221,11 @@ impl Evaluator<'_> {
 
     fn date(&self, call: &Call, f: fn(Civil) -> i64, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         let Some(from) = call.args.first() else {
-            let floats = times(self.grid).map(|t| f(Civil::from_unix(t / 1000)) as f64).collect();
+            let floats = times(self.grid).map(|t| f(Civil::from_ms(t)) as f64).collect();
             return sink(&mut Column { floats, ..Column::default() });
         };
         // Go's conversion of what does not fit gives the smallest integer; any date will do for it.
-        self.map_floats(from, sink, |_, v| f(Civil::from_unix(unix_seconds(v))) as f64)
+        self.map_floats(from, sink, |_, v| f(Civil::from_ms(unix_ms(v))) as f64)
     }
 
     fn absent(&self, arg: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
@@ -273,8 +273,8 @@ impl Evaluator<'_> {
     }
 }
 
-fn unix_seconds(value: f64) -> i64 {
-    // Years beyond what a calendar can hold are all the same.
+/// A float of seconds as ms; years beyond what a calendar can hold are all the same.
+fn unix_ms(value: f64) -> i64 {
     const LIMIT: f64 = 1e15;
-    if value.is_nan() { 0 } else { value.clamp(-LIMIT, LIMIT) as i64 }
+    if value.is_nan() { 0 } else { value.clamp(-LIMIT, LIMIT).trunc() as i64 * 1000 }
 }

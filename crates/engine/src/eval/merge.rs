@@ -86,7 +86,7 @@ impl Evaluator<'_> {
                 if matches!(group.op, Topk | Bottomk | Limitk | LimitRatio) {
                     self.may_collide(&group.inner)
                 } else {
-                    !group.without && group.labels.iter().any(|l| is_name(l))
+                    !group.without && group.labels.iter().any(is_name)
                 }
             }
             _ => true,

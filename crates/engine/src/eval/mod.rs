@@ -7,6 +7,8 @@ mod aggregate;
 mod binary;
 mod cells;
 mod classic;
+mod count_values;
+mod frames;
 mod functions;
 mod info;
 mod labels;
@@ -17,6 +19,7 @@ mod pick;
 mod ranges;
 mod select;
 mod sorting;
+mod split;
 
 use std::cell::RefCell;
 

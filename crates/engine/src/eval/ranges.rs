@@ -1,104 +1,15 @@
 //! Functions of ranges: windows that slide over each series once, and subqueries as the samples they slide over.
 
-use std::sync::Arc;
-
-use model::histogram::ResetHint;
-use model::seam::SeriesData;
 use model::{Labels, StepGrid, TimeRange};
 use promql::ast::{Extended, Span};
 
-use super::{Evaluator, Sink, times};
+use super::frames::{Frames, Slide};
+use super::split::Split;
+use super::{Evaluator, Sink};
 use crate::EvalError;
-use crate::column::{ABSENT, Column, is_absent};
-use crate::kahan;
-use crate::plan::{Call, Kind, Node, Shift, Sub};
-use crate::window::{FloatFrame, HistogramAt, RangeFn, Site, Window, rate_of_floats};
-
-/// The samples of a series, floats and histograms apart, without staleness markers.
-#[derive(Default)]
-struct Split {
-    stamps: Vec<i64>,
-    values: Vec<f64>,
-    starts: Vec<i64>,
-    histograms: Vec<HistogramAt>,
-    histogram_starts: Vec<i64>,
-}
-
-impl Split {
-    /// Takes over the samples of `data`, leaving its old buffers there for reuse.
-    fn take(&mut self, data: &mut SeriesData, with_starts: bool) {
-        self.histograms.clear();
-        self.histogram_starts.clear();
-        self.starts.clear();
-        if data.histograms.is_empty() && !data.values.iter().any(|v| is_absent(*v)) {
-            std::mem::swap(&mut self.stamps, &mut data.stamps);
-            std::mem::swap(&mut self.values, &mut data.values);
-            if with_starts {
-                std::mem::swap(&mut self.starts, &mut data.starts);
-            }
-            return;
-        }
-        self.stamps.clear();
-        self.values.clear();
-        let with_starts = with_starts && !data.starts.is_empty();
-        let mut coming = data.histograms.iter().peekable();
-        for (at, (time, value)) in data.stamps.iter().zip(&data.values).enumerate() {
-            if let Some((_, h)) = coming.next_if(|(position, _)| *position as usize == at) {
-                if !h.is_stale() {
-                    self.histograms.push(HistogramAt { time: *time, value: Arc::clone(h) });
-                    if with_starts {
-                        self.histogram_starts.push(data.starts[at]);
-                    }
-                }
-            } else if !is_absent(*value) {
-                self.stamps.push(*time);
-                self.values.push(*value);
-                if with_starts {
-                    self.starts.push(data.starts[at]);
-                }
-            }
-        }
-    }
-
-    /// Takes the cells of a subquery's column as samples.
-    fn take_column(&mut self, column: &Column, grid: StepGrid) {
-        *self = Self {
-            stamps: std::mem::take(&mut self.stamps),
-            values: std::mem::take(&mut self.values),
-            ..Self::default()
-        };
-        self.stamps.clear();
-        self.values.clear();
-        for (step, time) in times(grid).enumerate() {
-            if let Some(h) = column.histogram(step) {
-                // Hints speak of neighbours that the subquery may have left out.
-                let value = match h.reset_hint {
-                    ResetHint::Reset | ResetHint::NotReset => {
-                        let mut h = (**h).clone();
-                        h.reset_hint = ResetHint::Unknown;
-                        Arc::new(h)
-                    }
-                    ResetHint::Unknown | ResetHint::Gauge => Arc::clone(h),
-                };
-                self.histograms.push(HistogramAt { time, value });
-            } else if !is_absent(column.floats[step]) {
-                self.stamps.push(time);
-                self.values.push(column.floats[step]);
-            }
-        }
-    }
-}
-
-/// How windows lie relative to the steps.
-#[derive(Clone, Copy)]
-struct Slide {
-    time: Shift,
-    range: i64,
-    extended: Extended,
-    /// Samples before and after the range that the mode of the selector looks at, ms.
-    before: i64,
-    after: i64,
-}
+use crate::column::{ABSENT, Column};
+use crate::plan::{Call, Kind, Node, Sub};
+use crate::window::{RangeFn, Site, Window};
 
 /// A range function ready to run on series.
 struct Run<'r> {
@@ -115,75 +26,6 @@ struct Run<'r> {
     /// The last metric that was said to look like no counter.
     last_noted: String,
     sink: &'r mut Sink<'r>,
-}
-
-/// The windows over plain floats: no histograms, no start timestamps, no extended ends. What most queries do most of
-/// the time, so each function has a loop of its own.
-struct Frames<'f> {
-    grid: StepGrid,
-    slide: Slide,
-    stamps: &'f [i64],
-    values: &'f [f64],
-}
-
-impl Frames<'_> {
-    /// Fills `out`, one value a step, and says whether there is any; nothing when `func` has no loop here.
-    fn fill(&self, func: RangeFn, never_drops: bool, out: &mut [f64]) -> Option<bool> {
-        Some(match func {
-            RangeFn::Rate => self.each(out, |f| rate_of_floats(f, true, true, never_drops)),
-            RangeFn::Increase => self.each(out, |f| rate_of_floats(f, true, false, never_drops)),
-            RangeFn::Delta => self.each(out, |f| rate_of_floats(f, false, false, never_drops)),
-            RangeFn::SumOverTime => self.each(out, |f| kahan::sum(f.values)),
-            RangeFn::AvgOverTime => self.each(out, |f| kahan::mean(f.values)),
-            RangeFn::MinOverTime => self.each(out, |f| fold(f.values, |v, best| v < best)),
-            RangeFn::MaxOverTime => self.each(out, |f| fold(f.values, |v, best| v > best)),
-            RangeFn::CountOverTime => self.each(out, |f| f.values.len() as f64),
-            RangeFn::PresentOverTime => self.each(out, |_| 1.0),
-            RangeFn::LastOverTime => self.each(out, |f| f.values[f.values.len() - 1]),
-            _ => return None,
-        })
-    }
-
-    /// Calls `f` for every window that is not empty.
-    #[inline(always)]
-    fn each(&self, out: &mut [f64], f: impl Fn(&FloatFrame<'_>) -> f64) -> bool {
-        let (stamps, values) = (self.stamps, self.values);
-        let (mut from, mut to, mut any) = (0, 0, false);
-        let seconds = self.slide.range as f64 / 1000.0;
-        for (step, out) in out.iter_mut().enumerate() {
-            let end = self.slide.time.apply(self.grid.at(step));
-            let start = end.saturating_sub(self.slide.range);
-            while to < stamps.len() && stamps[to] <= end {
-                to += 1;
-            }
-            while from < to && stamps[from] <= start {
-                from += 1;
-            }
-            if from < to {
-                *out = f(&FloatFrame {
-                    start,
-                    end,
-                    seconds,
-                    stamps: &stamps[from..to],
-                    values: &values[from..to],
-                });
-                any = true;
-            }
-        }
-        any && !out.iter().all(|v| is_absent(*v))
-    }
-}
-
-/// The value that `better` prefers; NaN gives way to anything.
-#[inline(always)]
-fn fold(values: &[f64], better: impl Fn(f64, f64) -> bool) -> f64 {
-    let mut best = values[0];
-    for value in values {
-        if better(*value, best) || best.is_nan() {
-            best = *value;
-        }
-    }
-    best
 }
 
 impl Evaluator<'_> {

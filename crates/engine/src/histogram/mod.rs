@@ -7,12 +7,15 @@
 mod add;
 mod buckets;
 mod reset;
+mod sum;
 mod text;
 mod trim;
+mod zero;
 
-pub(crate) use add::{HistogramMean, HistogramSum, Incompatible, Outcome, add, sub};
+pub(crate) use add::{Incompatible, Outcome, add, sub};
 pub(crate) use buckets::{Bucket, all_buckets, compact, copy_to_schema, fraction_below};
 pub(crate) use reset::{equals, is_reset};
+pub(crate) use sum::{HistogramMean, HistogramSum};
 pub(crate) use text::to_text;
 pub(crate) use trim::trim;
 

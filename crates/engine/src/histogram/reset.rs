@@ -3,9 +3,10 @@
 use model::Histogram;
 use model::histogram::{ResetHint, Span};
 
-use super::add::{same_bounds, zero_count_at};
+use super::add::same_bounds;
 use super::bounds;
 use super::buckets::{bound, entries, exponential_bound, target_index};
+use super::zero::zero_count_at;
 
 /// Whether a counter reset lies between `previous` and `h`: by the hint where it says so, else because a count went
 /// down, a populated bucket vanished, or the resolution grew.
