@@ -1,11 +1,14 @@
 //! PromQL scripts over series in memory: our own (`tests/scripts/*.test`) and upstream's, which are read from the
 //! folder that `ISOBAR_PROMQLTEST_DIR` names.
 
+#![allow(clippy::print_stdout, reason = "a conformance run prints what passed")]
+
 use std::path::{Path, PathBuf};
 
 use tests::promqltest;
 
 /// Runs all scripts of a folder and prints passed and failed a file; the failures as text.
+#[allow(clippy::print_stdout, reason = "the run says what passed, failed and was skipped")]
 fn run_folder(folder: &Path) -> (usize, Vec<String>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
@@ -39,7 +42,11 @@ fn own_scripts() {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "the folder of upstream's scripts is named by the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the folder of upstream's scripts is named by the environment; a skip says why"
+)]
 fn upstream_scripts() {
     let Some(folder) = std::env::var_os("ISOBAR_PROMQLTEST_DIR") else {
         println!("skipped: ISOBAR_PROMQLTEST_DIR names no folder with upstream's scripts");

@@ -1,5 +1,7 @@
 //! Queries over a few series: text in, text out; and range queries against the same queries step by step.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -156,6 +158,10 @@ fn budgets_stop_queries() {
     let small = EvalContext { budget: QueryBudget::new(1000), ..context(grid, false) };
     let error = ask(&source, "a + on (x) group_left () a", grid, &small).unwrap_err();
     assert!(matches!(&error, EvalError::Source(f) if f.code == model::Code::TooMany), "{error}");
+    let endless = "count_over_time(a[100y:1ms])";
+    let error =
+        ask(&source, endless, StepGrid::instant(0), &context(StepGrid::instant(0), true)).unwrap_err();
+    assert!(error.to_string().contains("steps, the limit is"), "{error}");
     let ctx = context(grid, false);
     ctx.budget.cancel();
     let error = ask(&source, "a", grid, &ctx).unwrap_err();

@@ -138,7 +138,9 @@ impl Evaluator<'_> {
                 while next < data.stamps.len() && data.stamps[next] <= time {
                     next += 1;
                 }
-                let Some(at) = next.checked_sub(1).filter(|at| data.stamps[*at] > time - lookback) else {
+                let Some(at) =
+                    next.checked_sub(1).filter(|at| data.stamps[*at] > time.saturating_sub(lookback))
+                else {
                     continue;
                 };
                 if let Some((_, h)) = data.histograms.iter().find(|(position, _)| *position as usize == at) {

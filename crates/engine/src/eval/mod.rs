@@ -34,6 +34,9 @@ use crate::plan::{Kind, Node};
 use crate::value::{HistogramPoint, Point, Sample, SampleValue, Series, Value};
 use crate::{EvalContext, EvalError};
 
+/// The most steps of one grid: a subquery may ask for more than any memory holds.
+const MAX_STEPS: usize = 20_000_000;
+
 /// Takes one column after the other. It may take the column's contents away.
 pub(crate) type Sink<'s> = dyn FnMut(&mut Column) -> Result<(), EvalError> + 's;
 
@@ -58,6 +61,20 @@ impl<'a> Evaluator<'a> {
 
     fn steps(&self) -> usize {
         self.grid.count
+    }
+
+    /// Fails when a column of this grid does not fit into what is left of the budget.
+    fn fits(&self) -> Result<(), EvalError> {
+        if self.grid.count > MAX_STEPS {
+            let count = self.grid.count;
+            return Err(EvalError::Execution(format!(
+                "evaluation at {count} steps, the limit is {MAX_STEPS}"
+            )));
+        }
+        let bytes = (2 * size_of::<f64>() * self.grid.count) as u64;
+        self.ctx.budget.charge(bytes)?;
+        self.ctx.budget.release(bytes);
+        Ok(())
     }
 
     /// Whether names stay until the end.
@@ -187,6 +204,7 @@ impl<'a> Evaluator<'a> {
     /// The columns of a vector, one after the other.
     pub(crate) fn stream(&self, node: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         self.ctx.budget.check()?;
+        self.fits()?;
         if let Some(first) = self.once(node) {
             let steps = self.steps();
             return first.stream_kind(node, &mut |column| {
@@ -224,6 +242,7 @@ impl<'a> Evaluator<'a> {
 
     /// A scalar, one value a step.
     pub(crate) fn scalar(&self, node: &Node) -> Result<Vec<f64>, EvalError> {
+        self.fits()?;
         if let Some(first) = self.once(node) {
             return Ok(vec![first.scalar_kind(node)?[0]; self.steps()]);
         }

@@ -239,7 +239,7 @@ impl Evaluator<'_> {
         let after = first.saturating_sub(sub.range);
         let mut start = sub.step * (after / sub.step);
         if start <= after {
-            start += sub.step;
+            start = start.saturating_add(sub.step);
         }
         (start <= end).then(|| StepGrid::range(start, end, sub.step))
     }
