@@ -177,7 +177,8 @@ fn make_series(target: usize, number: usize, noise: &mut Noise) -> Series {
             )
         }
     };
-    let namespace = if target % 20 == 0 { "payments".to_owned() } else { format!("shop-{}", target % 13) };
+    let namespace =
+        if target.is_multiple_of(20) { "payments".to_owned() } else { format!("shop-{}", target % 13) };
     let mut pairs: Vec<(&str, String)> = vec![
         ("__name__", name.to_owned()),
         ("cluster", "bench".to_owned()),

@@ -141,9 +141,9 @@ impl State {
     }
 }
 
-fn answer(stream: TcpStream, body: &str) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, body: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut lines = BufReader::new(&stream).lines();
+    let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     for line in lines {
         if line?.is_empty() {
@@ -155,8 +155,9 @@ fn answer(stream: TcpStream, body: &str) -> std::io::Result<()> {
     } else {
         ("404 Not Found", "see /metrics\n")
     };
+    let mut stream = stream;
     write!(
-        &stream,
+        stream,
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
@@ -192,7 +193,7 @@ fn main() -> std::io::Result<()> {
                     state.catch_up(service, started.elapsed().as_secs_f64());
                     state.metrics(service)
                 };
-                if let Err(error) = answer(stream, &body) {
+                if let Err(error) = answer(&stream, &body) {
                     eprintln!("{}: a request failed: {error}", service.job);
                 }
             }

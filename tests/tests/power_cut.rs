@@ -159,11 +159,15 @@ fn a_log_without_its_fsync_is_caught() -> Result<()> {
     if !tier("root", power::missing()) {
         return Ok(());
     }
-    let lost = lost_by_a_cut("append", 300)?;
-    assert!(lost.iter().any(|l| l.contains("acknowledged")), "an unsynced append must show: {lost:?}");
-    println!("unsynced append: {lost:?}");
-    let lost = lost_by_a_cut("vote", 100)?;
-    assert!(lost.iter().any(|l| l.contains("voted")), "an unsynced vote must show: {lost:?}");
-    println!("unsynced vote: {lost:?}");
+    // What is not synced may still have reached the disk by chance (a vote's fsync takes the entries before it along),
+    // so the power is cut at several moments; at least one must show the loss.
+    for (bug, word) in [("append", "acknowledged"), ("vote", "voted")] {
+        let mut lost = Vec::new();
+        for cut_after in [40, 77, 100, 163, 250, 300, 333, 401] {
+            lost.extend(lost_by_a_cut(bug, cut_after)?);
+        }
+        assert!(lost.iter().any(|l| l.contains(word)), "an unsynced {bug} must show: {lost:?}");
+        println!("unsynced {bug}: {lost:?}");
+    }
     Ok(())
 }

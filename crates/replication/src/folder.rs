@@ -3,6 +3,7 @@
 //! ```text
 //! data/LOCK         locked while a process uses the folder
 //!      NODE         who this is: text, one `key value` a line, a checksum on the last
+//!      RESERVE      space kept for opening on a full disk
 //!      log/         the node log
 //!      db/          storage's database
 //! ```
@@ -20,6 +21,11 @@ use crate::ReplicationError;
 const FORMAT: u32 = 1;
 /// The name of a cluster that was given none.
 const DEFAULT_NAME: &str = "isobar";
+
+/// Space kept in a file, so that the folder can be opened when the disk is full: the database writes a little then.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// Free space below which opening takes the reserve.
+const OPENING_BYTES: u64 = 16 << 20;
 
 /// What the folder knows about who it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,7 @@ impl DataFolder {
         std::fs::create_dir_all(dir).map_err(ReplicationError::io(at(), "create"))?;
         refuse_foreign(dir)?;
         let lock = lock(dir)?;
+        release_reserve(dir)?;
         let identity = match read_identity(dir)? {
             Some(found) => agree(dir, found, cluster_name)?,
             None => {
@@ -89,6 +96,40 @@ impl DataFolder {
     pub fn log_dir(&self) -> PathBuf {
         self.dir.join("log")
     }
+}
+
+/// Gives the reserve back to the file system, when that is nearly full.
+fn release_reserve(dir: &Path) -> Result<(), ReplicationError> {
+    let at = || dir.display().to_string();
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(|error| ReplicationError::io(at(), "ask for free space of")(error.into()))?;
+    if stat.f_bavail * stat.f_frsize >= OPENING_BYTES {
+        return Ok(());
+    }
+    match std::fs::remove_file(dir.join("RESERVE")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ReplicationError::io(at(), "free the reserve of")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the reserve where there is none and `free` bytes of space allow it.
+pub(crate) fn keep_reserve(dir: &Path, free: u64) -> std::io::Result<()> {
+    if free < 2 * RESERVE_BYTES {
+        return Ok(());
+    }
+    let path = dir.join("RESERVE");
+    let file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES).map_err(|error| {
+        // Half a reserve is none; the first error is the one to report.
+        let _ = std::fs::remove_file(&path);
+        error.into()
+    })
 }
 
 fn refused(dir: &Path, reason: impl Into<String>) -> ReplicationError {

@@ -79,7 +79,7 @@ impl Group {
         target: Target,
         form_with: Option<BTreeMap<u64, Peer>>,
     ) -> Result<Arc<Self>, ReplicationError> {
-        check_log(&ground.log, id, &target, &name)?;
+        let purge_to = check_log(&ground.log, id, &target, &name)?;
         let (machine, applied) = Machine::new(id.0, target.clone(), Arc::clone(&ground.pool))?;
         let log = GroupLog::new(Arc::clone(&ground.log), id);
         let config = settings(&name)?;
@@ -98,12 +98,19 @@ impl Group {
         });
         let raft = start.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let (reads, queue) = mpsc::channel(READ_QUEUE);
+        if let Some(durable) = &purge_to {
+            raft.trigger().purge_log(durable.index()).await.map_err(|error| failed(&error))?;
+        }
         ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics)));
         Ok(Arc::new(Self { name, id, raft, log: Arc::clone(&ground.log), applied, reads }))
     }
 
     /// The term in which this replica leads, once it has applied an entry of that term.
     pub(crate) fn leading(&self) -> Option<u64> {
+        // After a start the saved vote alone says "leader" already; only the state says that it leads in fact.
+        if !self.raft.is_leader() {
+            return None;
+        }
         let term = self.raft.as_leader().ok()?.term();
         (applied_term(self.applied.borrow().as_ref()) == term).then_some(term)
     }
@@ -179,12 +186,17 @@ impl Group {
     }
 }
 
-/// The log must reach at least as far as the durable state, and be whole above it.
-fn check_log(log: &NodeLog, id: GroupId, target: &Target, name: &str) -> Result<(), ReplicationError> {
+/// The log must reach at least as far as the durable state, and be whole above it. Gives where the durable state ends.
+fn check_log(
+    log: &NodeLog,
+    id: GroupId,
+    target: &Target,
+    name: &str,
+) -> Result<Option<RaftLogId>, ReplicationError> {
     let durable = target.durable()?;
     let Some(durable) = durable.last else {
         log.state(id)?;
-        return Ok(());
+        return Ok(None);
     };
     let state = match log.state(id) {
         Ok(state) => state,
@@ -205,7 +217,7 @@ fn check_log(log: &NodeLog, id: GroupId, target: &Target, name: &str) -> Result<
         return Err(ReplicationError::group(name, reason));
     }
     debug_assert!(term_of(&durable) > 0 || durable.index() == 0, "entries of a leader have a term");
-    Ok(())
+    Ok(Some(durable))
 }
 
 /// Answers linearizable reads: one probe of leadership for all that wait.

@@ -39,13 +39,10 @@ impl GroupLog {
     }
 
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
-        let first = self.log.state(self.group).map_err(other)?.purged.map_or(0, |purged| purged.index + 1);
-        match self.log.read(self.group, from.max(first), to, max_bytes) {
-            Ok(entries) => entries.into_iter().map(from_stored).collect(),
-            // The log begins later (entries may be absent at the beginning of a range).
-            Err(LogError::NotThere { .. }) => Ok(Vec::new()),
-            Err(error) => Err(other(error)),
-        }
+        // Entries may be absent at the beginning of a range: the log begins later.
+        let first = self.log.state(self.group).map_err(other)?.first;
+        let entries = self.log.read(self.group, from.max(first), to, max_bytes).map_err(other)?;
+        entries.into_iter().map(from_stored).collect()
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) struct Inner {
 /// This node's replicas.
 pub struct Replication {
     inner: Arc<Inner>,
-    upkeep: Upkeep,
+    upkeep: Arc<Upkeep>,
     pool: Arc<ApplyPool>,
     runtimes: parking_lot::Mutex<Option<(Runtime, Runtime)>>,
     identity: Identity,
@@ -164,10 +164,10 @@ impl Replication {
             stopping: AtomicBool::new(false),
         });
         start_shards(&inner, &ground, &cluster);
-        let upkeep = Upkeep::start(Arc::clone(&inner), data.handle())?;
+        let upkeep = Upkeep::start(&inner, data.handle())?;
         Ok(Arc::new(Self {
             inner,
-            upkeep,
+            upkeep: Arc::new(upkeep),
             pool,
             runtimes: parking_lot::Mutex::new(Some((raft, data))),
             identity,
@@ -279,18 +279,19 @@ impl Replication {
         if self.inner.stopping.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let drained = async {
-            while self.inner.waiting.used() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
         // Writes that are stuck are told by the stop of their group.
-        let _ = tokio::time::timeout(self.inner.config.leader_wait, drained).await;
-        self.upkeep.stop();
+        let _ = tokio::time::timeout(self.inner.config.leader_wait, self.inner.waiting.drained()).await;
+        self.stop_upkeep().await;
         let result = self.flush().await;
         self.stop_groups().await;
         let closed = self.inner.log.close().map_err(|error| Failure::internal(error.to_string()));
         result.and(closed)
+    }
+
+    async fn stop_upkeep(&self) {
+        let upkeep = Arc::clone(&self.upkeep);
+        // Joins threads that may be in the middle of a flush; their panics are told there.
+        let _ = tokio::task::spawn_blocking(move || upkeep.stop()).await;
     }
 
     async fn stop_groups(&self) {
@@ -304,9 +305,17 @@ impl Replication {
         let pool = Arc::clone(&self.pool);
         // A blocking join of threads that only finish what they have.
         let _ = tokio::task::spawn_blocking(move || pool.stop()).await;
-        if let Some((raft, data)) = self.runtimes.lock().take() {
-            raft.shutdown_background();
-            data.shutdown_background();
+        let runtimes = self.runtimes.lock().take();
+        if let Some((raft, data)) = runtimes {
+            // Waits until their tasks are gone, and with them the last handles of the database and the log: whoever
+            // opens the folder next, also in this process, finds it free.
+            let ended = tokio::task::spawn_blocking(move || {
+                raft.shutdown_timeout(Duration::from_secs(5));
+                data.shutdown_timeout(Duration::from_secs(5));
+            });
+            if ended.await.is_err() {
+                tracing::error!("ending the runtimes of the groups panicked");
+            }
         }
     }
 
@@ -314,7 +323,7 @@ impl Replication {
     pub async fn abandon(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
         self.inner.log.abandon();
-        self.upkeep.stop();
+        self.stop_upkeep().await;
         self.stop_groups().await;
     }
 
@@ -437,6 +446,10 @@ impl Inner {
         let shards = self.shards.read();
         let mut progress =
             Progress { groups: shards.len() + 1, ready: 0, entries_left: 0, failed: Vec::new() };
+        if let Some(error) = self.log.failure() {
+            progress.failed.push(("node log".to_owned(), error.to_string()));
+            return progress;
+        }
         if self.meta.leading().is_some() {
             progress.ready += 1;
         }
@@ -537,12 +550,22 @@ impl ShardReader for Replication {
             // A leader's state is as new as any replica's; whoever does not lead has to ask.
             let fresh = matches!(level, ReadLevel::MaxStaleness(_)) && handle.group.leading().is_some();
             if !fresh {
-                let probe = handle.group.linearize();
+                // Just after a start or an election the leader may not be known yet: that is waited for, not answered.
+                let probe = async {
+                    handle.group.wait_leading(self.inner.config.leader_wait).await?;
+                    handle.group.linearize().await
+                };
                 let late = || Failure::unavailable(format!("shard {shard} has no leader just now"), RETRY);
                 tokio::time::timeout(self.inner.config.leader_wait, probe).await.map_err(|_| late())??;
             }
             Ok(handle.shard.reader())
         })
+    }
+
+    fn overlapping(&self, range: TimeRange) -> bool {
+        let map = self.inner.map.load();
+        // Versions ascend, and each holds until the next one begins.
+        map.version_at(range.after.saturating_add(1)).0 != map.version_at(range.until).0
     }
 }
 

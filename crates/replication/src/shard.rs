@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use model::seam::{BoxFuture, Clock, ShardBatch, ShardReport, ShardSeries, ShardWriteError};
 use model::{Failure, ShardId};
 use storage::{Plan, Planned, Shard};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::config::ReplicationConfig;
@@ -33,6 +33,7 @@ type Answer = Result<ShardReport, ShardWriteError>;
 pub(crate) struct Waiting {
     used: AtomicUsize,
     limit: usize,
+    idle: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Metrics {
 
 impl Waiting {
     pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit, metrics })
+        Arc::new(Self { used: AtomicUsize::new(0), limit, idle: Notify::new(), metrics })
     }
 
     /// Takes `bytes`, or fails when too much waits already.
@@ -61,6 +62,17 @@ impl Waiting {
         Ok(held)
     }
 
+    /// Returns once nothing waits.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.used() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -75,7 +87,9 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.of.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.of.used.fetch_sub(self.bytes, Ordering::Relaxed) == self.bytes {
+            self.of.idle.notify_waiters();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::ReplicationError;
 use crate::config::ReplicationConfig;
+use crate::folder::keep_reserve;
 use crate::group::{Group, RETRY};
 use crate::metrics::Metrics;
 use crate::node::Inner;
@@ -34,6 +35,7 @@ const EVICT_LIMIT: usize = 10_000;
 pub(crate) struct DiskGuard {
     dir: PathBuf,
     min_free: Option<u64>,
+    segment_bytes: u64,
     full: AtomicBool,
     free: AtomicU64,
     metrics: Arc<Metrics>,
@@ -44,6 +46,7 @@ impl DiskGuard {
         let guard = Self {
             dir: config.data_dir.clone(),
             min_free: config.min_free_bytes,
+            segment_bytes: config.log.segment_bytes,
             full: AtomicBool::new(false),
             free: AtomicU64::new(u64::MAX),
             metrics,
@@ -77,10 +80,15 @@ impl DiskGuard {
         };
         let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
         let min = self.min_free.unwrap_or_else(|| (total / 20).min(5 << 30));
-        let full = free < min || room < (1 << 20);
+        // The log has space reserved; when that goes to its end, the next segment must fit.
+        let starved = room < self.segment_bytes / 8 && free < self.segment_bytes;
+        let full = free < min || starved;
         self.free.store(free, Ordering::Relaxed);
         self.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.metrics.disk_full.set(i64::from(full));
+        if !full && let Err(error) = keep_reserve(&self.dir, free) {
+            tracing::debug!(%error, "cannot reserve space for a start on a full disk");
+        }
         if self.full.swap(full, Ordering::Relaxed) == full {
             return;
         }
@@ -120,13 +128,13 @@ impl Stop {
 }
 
 impl Upkeep {
-    pub(crate) fn start(inner: Arc<Inner>, data: &Handle) -> Result<Self, ReplicationError> {
+    pub(crate) fn start(inner: &Arc<Inner>, data: &Handle) -> Result<Self, ReplicationError> {
         let stop = Arc::new(Stop::default());
         let mut threads = Vec::new();
         let mut spawn = |name: &'static str,
                          run: fn(&Inner, &Stop, &Handle)|
          -> Result<(), ReplicationError> {
-            let (inner, stop, data) = (Arc::clone(&inner), Arc::clone(&stop), data.clone());
+            let (inner, stop, data) = (Arc::clone(inner), Arc::clone(&stop), data.clone());
             let thread =
                 std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&inner, &stop, &data));
             threads.push(thread.map_err(ReplicationError::io(name, "start the thread of"))?);

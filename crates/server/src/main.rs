@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    server::cli::run(std::env::args().collect())
+    server::cli::run(&std::env::args().collect::<Vec<_>>())
 }

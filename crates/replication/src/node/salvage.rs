@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::seam::SystemClock;
 use prometheus_client::registry::Registry;
 use storage::Store;
-use storage::log::{DiskFiles, GroupId, NodeLog};
+use storage::log::{DiskFiles, GroupId, LogFiles, NodeLog};
 
 use super::SalvageLine;
 use crate::ReplicationError;
@@ -25,7 +25,7 @@ pub(crate) fn salvage(config: &ReplicationConfig) -> Result<Vec<SalvageLine>, Re
     let log_dir = folder.log_dir();
     let files =
         DiskFiles::new(&log_dir).map_err(ReplicationError::io(log_dir.display().to_string(), "open"))?;
-    let files: Arc<DiskFiles> = Arc::new(files);
+    let files: Arc<dyn LogFiles> = Arc::new(files);
     let mut registry = Registry::default();
     let store = Store::open(&folder.store_dir(), config.store.clone(), &mut registry)?;
     let identity = folder.identity();
@@ -42,7 +42,7 @@ pub(crate) fn salvage(config: &ReplicationConfig) -> Result<Vec<SalvageLine>, Re
         .filter_map(|(group, mark): &(GroupId, Mark)| Some((*group, place(mark.last.as_ref()?))))
         .collect();
 
-    let report = NodeLog::salvage(files.clone(), config.log.clone(), &marks)?;
+    let report = NodeLog::salvage(&files, config.log.clone(), &marks)?;
     let mut lines = Vec::new();
     for group in report {
         let name = names.get(&group.group.0).cloned().unwrap_or_else(|| format!("group {}", group.group));

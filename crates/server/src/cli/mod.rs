@@ -21,13 +21,13 @@ isobar version                     print the version
 /// Runs the program with its arguments (the first is its name) and gives the exit code: 0 done, 1 failed, 2 wrong
 /// usage (serve), 3 for wrong usage of checks as promtool.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
-pub fn run(args: Vec<String>) -> ExitCode {
+pub fn run(args: &[String]) -> ExitCode {
     let command = args.get(1).map_or("serve", String::as_str).to_owned();
     let rest = |skip: usize| args.iter().skip(skip).cloned().collect::<Vec<_>>();
     match command.as_str() {
         "query" => query::run(rest(2)),
         "check" => check::run(rest(2)),
-        "tsdb" => tsdb::run(rest(2)),
+        "tsdb" => tsdb::run(&rest(2)),
         "version" | "--version" => {
             println!("{}", crate::role::version_text());
             ExitCode::SUCCESS

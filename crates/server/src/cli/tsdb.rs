@@ -10,8 +10,8 @@ const USAGE: &str =
 
 /// Runs `isobar tsdb` with the arguments after it.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
-pub fn run(args: Vec<String>) -> ExitCode {
-    let [command, dir] = args.as_slice() else {
+pub fn run(args: &[String]) -> ExitCode {
+    let [command, dir] = args else {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };

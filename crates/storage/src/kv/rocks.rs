@@ -54,8 +54,14 @@ impl RocksKv {
         options.set_stats_dump_period_sec(0);
         options.set_stats_persist_period_sec(0);
         let cache = Cache::new_lru_cache(config.cache_bytes);
+        // RocksDB leaves its read-only state after a full disk by itself once the largest write buffer fits: its own
+        // family, which stays empty, must not ask for more than ours.
+        let mut unused = Options::default();
+        unused.set_write_buffer_size(1 << 20);
         let families = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, config, &cache)));
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, config, &cache)))
+            .into_iter()
+            .chain([ColumnFamilyDescriptor::new("default", unused)]);
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| match error.kind() {
             ErrorKind::Corruption => {
                 StorageError::corrupt(format!("database {}", dir.display()), error.to_string())

@@ -92,6 +92,8 @@ pub struct GroupState {
     pub committed: Option<LogId>,
     /// The last entry, or `purged` when there is none.
     pub last: Option<LogId>,
+    /// The first index that is there, or will be.
+    pub first: u64,
 }
 
 /// How a group holds on to old segments.
@@ -186,7 +188,7 @@ impl NodeLog {
     /// each group's state is stored elsewhere: nothing up to there is needed, and a group goes on from there at least.
     /// The log must not be open. Returns what was given up; groups that are whole are not listed.
     pub fn salvage(
-        files: Arc<dyn LogFiles>,
+        files: &Arc<dyn LogFiles>,
         config: LogConfig,
         durable: &[(GroupId, LogId)],
     ) -> Result<Vec<SalvagedGroup>, LogError> {
@@ -420,7 +422,13 @@ fn wait(call: impl FnOnce(Flushed) -> Result<(), LogError>) -> Result<(), LogErr
 }
 
 fn group_state(group: &state::Group) -> GroupState {
-    GroupState { vote: group.vote, purged: group.purged, committed: group.committed, last: group.last() }
+    GroupState {
+        vote: group.vote,
+        purged: group.purged,
+        committed: group.committed,
+        last: group.last(),
+        first: group.first(),
+    }
 }
 
 /// The file name of segment `seq`.

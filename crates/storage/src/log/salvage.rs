@@ -29,12 +29,12 @@ pub struct SalvagedGroup {
 }
 
 pub(crate) fn salvage(
-    files: Arc<dyn LogFiles>,
+    files: &Arc<dyn LogFiles>,
     config: LogConfig,
     durable: &[(GroupId, LogId)],
 ) -> Result<Vec<SalvagedGroup>, LogError> {
     let place = files.place();
-    let mut found = scan::scan(&*files, true)?;
+    let mut found = scan::scan(&**files, true)?;
     let old: Vec<u64> = found.segments.keys().copied().collect();
     for &seq in &old {
         files.quarantine(&segment_name(seq)).map_err(LogError::io(&place, "copy to the quarantine of"))?;
@@ -70,7 +70,7 @@ pub(crate) fn salvage(
     let mut registry = Registry::default();
     let clock = Arc::new(SystemClock::new());
     let (shared, mut writer) =
-        writer::open_found(Arc::clone(&files), config, clock, &mut registry, found, last_seq + 2)?;
+        writer::open_found(Arc::clone(files), config, clock, &mut registry, found, last_seq + 2)?;
     let groups: Vec<(GroupId, u64, u64)> = {
         let state = shared.state.lock();
         state.groups.iter().map(|(id, group)| (*id, group.first(), group.end())).collect()

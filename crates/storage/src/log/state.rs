@@ -163,9 +163,6 @@ impl Group {
         } else if !self.slots.is_empty() && self.first == upto.index + 1 {
             self.base = Some(upto);
         }
-        if self.committed.is_none_or(|c| c.index < upto.index) {
-            self.committed = Some(upto);
-        }
         if self.finding.is_some() && self.first_lost().is_none() {
             self.finding = None;
         }

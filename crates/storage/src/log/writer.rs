@@ -127,15 +127,13 @@ fn settle(file: &dyn LogFile, tail: &scan::Tail) -> std::io::Result<()> {
         vec![0; usize::try_from(end.saturating_sub(tail.rewrite_from)).map_err(std::io::Error::other)?];
     file.read_at(tail.rewrite_from, &mut last)?;
     file.write_at(tail.rewrite_from, &last)?;
-    if tail.dirty {
-        const CHUNK: u64 = 1 << 20;
-        let zeros = vec![0; CHUNK as usize];
-        let mut at = end;
-        while at < len {
-            let step = CHUNK.min(len - at);
-            file.write_at(at, &zeros[..step as usize])?;
-            at += step;
-        }
+    const CHUNK: u64 = 1 << 20;
+    let zeros = vec![0; CHUNK.min(tail.dirty_to.saturating_sub(end)) as usize];
+    let mut at = end;
+    while at < tail.dirty_to {
+        let step = CHUNK.min(tail.dirty_to - at);
+        file.write_at(at, &zeros[..step as usize])?;
+        at += step;
     }
     file.sync()
 }
@@ -331,7 +329,6 @@ impl Writer {
             }
             Kind::Purge => {
                 row.purged = row.purged.max(Some(op.id));
-                row.committed = row.committed.max(Some(op.id));
                 row.last = if row.last.is_some_and(|last| last.index > op.id.index) {
                     row.last
                 } else {
