@@ -173,7 +173,8 @@ fn many_writers_are_answered_each_and_share_entries() {
 fn the_log_stays_bounded_and_damage_below_the_durable_state_heals() {
     run(async {
         let temp = tempfile::tempdir().unwrap();
-        let config = ReplicationConfig { log_bytes: 4 << 20, ..config(temp.path()) };
+        let log = LogConfig { segment_bytes: 256 << 10, ..LogConfig::default() };
+        let config = ReplicationConfig { log_bytes: 1 << 20, log, ..config(temp.path()) };
         let node = open(&config).await;
         let shards = node.shard_map().load().all_shards();
         // An idle shard holds the first segment; a busy one fills many.
@@ -181,12 +182,12 @@ fn the_log_stays_bounded_and_damage_below_the_durable_state_heals() {
         let segments = || std::fs::read_dir(temp.path().join("log")).unwrap().count();
         let mut step = 0;
         let mut most = 0;
-        while step < 3000 && (step < 600 || segments() > 5) {
+        while step < 3000 && (step < 150 || segments() > 6) {
             write(&node, shards[0], 2000, step..step + 10).await;
             step += 10;
             most = most.max(segments());
         }
-        assert!(segments() <= 6, "{} segments after {step} steps, {most} at most", segments());
+        assert!(segments() <= 7, "{} segments after {step} steps, {most} at most", segments());
         assert_eq!(read(&node, shards[1]).await, expect(1, 1));
         node.abandon().await;
         drop(node);
