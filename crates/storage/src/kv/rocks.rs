@@ -10,6 +10,9 @@ use rocksdb::{
 use super::{Batch, Change, Cursor, Family, Kv};
 use crate::StorageError;
 
+/// Bytes of disk beyond what is written that must stay free: for manifests, and for a compaction under way.
+const ROOM: u64 = 16 << 20;
+
 /// Memory bounds of a [`RocksKv`].
 #[derive(Clone, Copy, Debug)]
 pub struct RocksConfig {
@@ -71,6 +74,38 @@ impl RocksKv {
         Ok(Self { db })
     }
 
+    /// Refuses when the disk lacks room for what is about to be written: RocksDB that ran into a full disk refuses every
+    /// write until it has recovered, so it is kept from running into one.
+    fn expect_room(&self, what: &str, bytes: u64) -> Result<(), StorageError> {
+        let stat = rustix::fs::statvfs(self.db.path()).map_err(|e| StorageError::Io {
+            what: format!("database: {what}"),
+            message: format!("cannot tell the free space: {e}"),
+            full: false,
+        })?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < bytes.saturating_add(ROOM) {
+            return Err(StorageError::Io {
+                what: format!("database: {what}"),
+                message: format!(
+                    "{free} bytes are free on the disk, {bytes} and a reserve of {ROOM} are needed"
+                ),
+                full: true,
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes that a flush would write at most.
+    fn unflushed(&self) -> u64 {
+        Family::ALL
+            .into_iter()
+            .filter_map(|f| self.family(f).ok())
+            .filter_map(|h| {
+                self.db.property_int_value_cf(&h, "rocksdb.cur-size-all-mem-tables").ok().flatten()
+            })
+            .sum()
+    }
+
     fn family(&self, family: Family) -> Result<std::sync::Arc<rocksdb::BoundColumnFamily<'_>>, StorageError> {
         self.db.cf_handle(family.name()).ok_or_else(|| {
             StorageError::corrupt("database", format!("column family {} is missing", family.name()))
@@ -123,6 +158,15 @@ impl Kv for RocksKv {
     }
 
     fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        // A write may make RocksDB flush what is in memory; small ones do not, and go on also on a full disk.
+        let bytes = |change: &Change| match change {
+            Change::Put(_, key, value) => (key.len() + value.len()) as u64,
+            Change::Delete(..) | Change::DeleteRange(..) => 64,
+        };
+        let in_memory = self.unflushed() + batch.changes.iter().map(bytes).sum::<u64>();
+        if in_memory >= ROOM {
+            self.expect_room("write", in_memory)?;
+        }
         let mut changes = WriteBatch::default();
         // Each change is freed as soon as it is copied: a flush has them by the hundred thousand.
         for change in batch.changes {
@@ -140,6 +184,7 @@ impl Kv for RocksKv {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
+        self.expect_room("flush", self.unflushed())?;
         let handles = Family::ALL.into_iter().map(|f| self.family(f)).collect::<Result<Vec<_>, _>>()?;
         let handles: Vec<_> = handles.iter().collect();
         let mut options = FlushOptions::default();
