@@ -528,6 +528,10 @@ impl ShardWriter for Replication {
                 let failure = Failure::unavailable("the node is stopping", RETRY);
                 return Err(ShardWriteError::Failed(failure));
             }
+            if let Some(error) = self.inner.log.failure() {
+                // Nothing can be stored until somebody has seen to the disk: say so at once.
+                return Err(ShardWriteError::Failed(Failure::unavailable(error.to_string(), RETRY)));
+            }
             self.inner.guard.check().map_err(ShardWriteError::Failed)?;
             let handle = self.inner.ready(shard).await.map_err(ShardWriteError::Failed)?;
             handle.write(batch).await
