@@ -17,7 +17,8 @@ command -v cargo >/dev/null 2>&1 || {
 }
 want g++ command -v g++
 want make command -v make
-want libclang-dev bash -c 'compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" || compgen -G "/usr/lib/*/libclang*.so*"'
+# libclang-cpp alone, which other packages bring, is not what bindgen loads.
+want libclang-dev bash -c 'compgen -G "/usr/lib/llvm-*/lib/libclang[.-][s0-9]*" || compgen -G "/usr/lib/*/libclang[.-][s0-9]*"'
 if [ "$stage" = test ] || [ "$stage" = demo ]; then
     want curl command -v curl
 fi
