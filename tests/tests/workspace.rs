@@ -69,7 +69,7 @@ fn every_arrow_between_crates_is_listed_in_architecture() {
 
 #[test]
 fn only_their_owners_name_the_foreign_engines() {
-    let owners = [("rocksdb", "storage"), ("openraft", "replication"), ("axum", "api")];
+    let owners = [("rocksdb", "storage"), ("openraft", "replication"), ("axum", "api"), ("tonic", "rpc")];
     let metadata = metadata(&["--no-deps"]);
     for package in metadata["packages"].as_array().expect("packages") {
         let name = package["name"].as_str().expect("a name");

@@ -5,7 +5,7 @@
 //! | done | refs are learnt |
 //! | unknown refs | the part goes again at once, with labels |
 //! | wrong owner | by the newer map, as soon as it is there |
-//! | unavailable, and no longer than a second | the part goes again after a pause |
+//! | not the leader, or unavailable for no longer than a second | the part goes again after a pause |
 //! | anything else | the write fails; sending it again is harmless |
 
 use std::sync::Arc;
@@ -94,6 +94,10 @@ impl Ingest {
                     }
                     let reason = format!("its shard map is of epoch {epoch}, ours of {}", part.batch.epoch);
                     (reason, Cause::WrongOwner)
+                }
+                // The writer has looked for the leader and not found it: an election is under way.
+                Err(ShardWriteError::NotLeader { .. }) => {
+                    ("its leader is not known just now".to_owned(), Cause::Unavailable)
                 }
                 Err(ShardWriteError::Failed(failure)) => {
                     let soon = failure.retry_after.is_none_or(|wait| wait <= LONGEST_WAIT);

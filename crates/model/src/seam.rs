@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::{
     Code, Epoch, Exemplar, Failure, Histogram, LabelError, Labels, LabelsBuilder, Matcher, MetricMetadata,
-    Sample, SeriesRef, ShardId, TenantId, TimeRange,
+    NodeId, Sample, SeriesRef, ShardId, TenantId, TimeRange,
 };
 
 /// A boxed future, so that traits with async methods stay object-safe and free of a runtime.
@@ -37,6 +37,7 @@ pub struct QueryBudget {
     peak_bytes: AtomicU64,
     limit_bytes: u64,
     samples: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl QueryBudget {
@@ -49,6 +50,7 @@ impl QueryBudget {
             peak_bytes: AtomicU64::new(0),
             limit_bytes,
             samples: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         })
     }
 
@@ -108,6 +110,21 @@ impl QueryBudget {
     /// Samples touched so far.
     pub fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` as received from other nodes, for the query's statistics.
+    pub fn count_received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes received from other nodes so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The memory it may use, bytes; 0 = no limit.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
     }
 
     /// The most memory that was in use at a time, bytes.
@@ -427,6 +444,11 @@ pub enum ShardWriteError {
     WrongOwner {
         /// The epoch that the shard has.
         epoch: Epoch,
+    },
+    /// The replica that was asked does not lead the shard: nothing was proposed, ask the leader.
+    NotLeader {
+        /// The node that leads, as far as that replica knows.
+        leader: Option<NodeId>,
     },
     /// Not committed, or not known whether it was: retry may succeed.
     Failed(Failure),
