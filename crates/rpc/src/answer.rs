@@ -44,7 +44,7 @@ type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Peer for Answerer {
     type ExchangeStream = ReceiverStream<Result<wire::AnswerFrame, Status>>;
-    type SelectStream = ReceiverStream<Result<wire::SeriesPart, Status>>;
+    type SelectStream = Parts<wire::SeriesPart>;
     type SnapshotStream = Parts<wire::SnapshotPart>;
 
     async fn exchange(
@@ -65,20 +65,19 @@ impl Peer for Answerer {
         let select = selector(request.selector)?;
         let source = self.source(request.replica).await?;
         let (sender, parts) = mpsc::channel(PARTS_AHEAD);
-        let budget = Arc::clone(&select.budget);
-        let watched = sender.clone();
-        tokio::runtime::Handle::current().spawn(async move {
-            // Nobody reads any more: what is under way stops at its next check.
-            watched.closed().await;
-            budget.cancel();
-        });
+        // When nobody reads any more, what is under way stops at its next check.
+        let guard = CancelOnDrop(Arc::clone(&select.budget));
         tokio::task::spawn_blocking(move || {
             if let Err(failure) = send_series(source.as_ref(), &select, &sender) {
                 // A reader that went away does not matter.
                 let _ = sender.blocking_send(Err(status::to_status(&failure)));
             }
         });
-        Ok(Response::new(ReceiverStream::new(parts)))
+        let guarded = ReceiverStream::new(parts).map(move |part| {
+            let _ = &guard;
+            part
+        });
+        Ok(Response::new(Box::pin(guarded)))
     }
 
     async fn look(&self, request: Request<wire::LookRequest>) -> Result<Response<wire::LookAnswer>, Status> {

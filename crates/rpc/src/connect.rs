@@ -96,7 +96,7 @@ impl Dial<'_> {
     pub(crate) async fn connect(&self) -> Result<(Client, Identity), PeerError> {
         let connected = match tokio::time::timeout(self.limit, self.steps()).await {
             Ok(connected) => connected,
-            Err(_) => Err(self.unreachable(format!("no connection within {:?}", self.limit))),
+            Err(_) => Err(self.unreachable(&format!("no connection within {:?}", self.limit))),
         };
         if let Some(node) = self.expected {
             let which = PeerLane::new(node, self.lane);
@@ -108,25 +108,25 @@ impl Dial<'_> {
         connected
     }
 
-    fn unreachable(&self, reason: impl ToString) -> PeerError {
+    fn unreachable(&self, reason: &(impl ToString + ?Sized)) -> PeerError {
         PeerError::Unreachable { peer: self.peer(), reason: reason.to_string() }
     }
 
     async fn steps(&self) -> Result<(Client, Identity), PeerError> {
-        let stream = self.tcp().await.map_err(|error| self.unreachable(error))?;
+        let stream = self.tcp().await.map_err(|error| self.unreachable(&error))?;
         let mut stream: Stream = match &self.security.tls {
             None => Box::new(stream),
             Some(tls) => {
                 refresh(tls, self.metrics).await;
                 let connector = TlsConnector::from(Arc::clone(&tls.current().client));
                 let stream = connector.connect(tls.name(), stream).await;
-                Box::new(stream.map_err(|error| self.unreachable(format!("TLS: {error}")))?)
+                Box::new(stream.map_err(|error| self.unreachable(&format!("TLS: {error}")))?)
             }
         };
         let met =
             handshake::call(&mut stream, &self.me, &self.security.secret, self.lane, WIRE_VERSION).await;
         let peer = met.map_err(|error| match error {
-            HandshakeError::Io(error) => self.unreachable(format!("handshake: {error}")),
+            HandshakeError::Io(error) => self.unreachable(&format!("handshake: {error}")),
             HandshakeError::Refused(reason) => PeerError::Refused { peer: self.peer(), reason },
         })?;
         if self.expected.is_some_and(|node| node != peer.node) {
@@ -150,7 +150,7 @@ impl Dial<'_> {
             .max_frame_size(64 << 10)
             .handshake(TokioIo::new(counted))
             .await
-            .map_err(|error| self.unreachable(error))?;
+            .map_err(|error| self.unreachable(&error))?;
         let open = self.metrics.connections.get_or_create_owned(&which);
         let label = self.peer();
         open.inc();

@@ -78,7 +78,7 @@ pub struct SetupError {
 }
 
 impl SetupError {
-    pub(crate) fn new(what: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn new(what: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
         Self { what: what.into(), reason: reason.to_string() }
     }
 }

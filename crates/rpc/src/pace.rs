@@ -20,18 +20,21 @@ impl Pace {
 
     /// Returns when `bytes` more may be sent.
     pub(crate) async fn take(&self, bytes: usize) {
+        if let Some(turn) = self.turn(bytes, Instant::now()) {
+            tokio::time::sleep_until(turn).await;
+        }
+    }
+
+    /// When they may be sent, by those who asked before; `None` = at once.
+    fn turn(&self, bytes: usize, now: Instant) -> Option<Instant> {
         if self.bytes_per_second == 0 {
-            return;
+            return None;
         }
         let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let turn = {
-            let mut next = self.next.lock();
-            let now = Instant::now();
-            let turn = next.map_or(now, |next| next.max(now));
-            *next = Some(turn + takes);
-            turn
-        };
-        tokio::time::sleep_until(turn).await;
+        let mut next = self.next.lock();
+        let turn = next.map_or(now, |next| next.max(now));
+        *next = Some(turn + takes);
+        (turn > now).then_some(turn)
     }
 }
 
@@ -39,13 +42,15 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn bytes_take_their_time() {
-        let pace = Pace::new(1000);
-        let begin = Instant::now();
-        for _ in 0..4 {
-            pace.take(500).await;
-        }
-        assert_eq!(begin.elapsed(), Duration::from_millis(1500), "the first goes at once");
+    #[test]
+    fn bytes_take_their_time() {
+        let (pace, now) = (Pace::new(1000), Instant::now());
+        let ms = Duration::from_millis;
+        assert_eq!(pace.turn(500, now), None, "the first goes at once");
+        assert_eq!(pace.turn(500, now), Some(now + ms(500)));
+        assert_eq!(pace.turn(100, now + ms(100)), Some(now + ms(1000)));
+        assert_eq!(pace.turn(100, now + ms(5000)), None, "what was not used is not saved up");
+        assert_eq!(pace.turn(100, now + ms(5000)), Some(now + ms(5100)));
+        assert_eq!(Pace::new(0).turn(1 << 30, now), None);
     }
 }

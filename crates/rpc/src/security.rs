@@ -36,7 +36,7 @@ impl Secret {
         let text = text.trim_ascii();
         if text.len() < Self::MIN_LEN {
             let reason = format!("it has {} bytes, at least {} are needed", text.len(), Self::MIN_LEN);
-            return Err(SetupError::new("cluster secret", reason));
+            return Err(SetupError::new("cluster secret", &reason));
         }
         Ok(Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, text))))
     }
@@ -154,7 +154,7 @@ impl Tls {
 fn stamps(files: &TlsFiles) -> Result<[Stamp; 3], SetupError> {
     let stamp = |path: &PathBuf| {
         let data =
-            std::fs::metadata(path).map_err(|error| SetupError::new(path.display().to_string(), error))?;
+            std::fs::metadata(path).map_err(|error| SetupError::new(path.display().to_string(), &error))?;
         Ok(Stamp { modified: data.modified().ok(), len: data.len() })
     };
     Ok([stamp(&files.cert)?, stamp(&files.key)?, stamp(&files.ca)?])
@@ -169,25 +169,25 @@ fn read(files: &TlsFiles) -> Result<Loaded, SetupError> {
                 Err(SetupError::new(at(path), "it holds no certificate"))
             }
             Ok(certificates) => Ok(certificates),
-            Err(error) => Err(SetupError::new(at(path), error)),
+            Err(error) => Err(SetupError::new(at(path), &error)),
         }
     };
     let chain = certificates(&files.cert)?;
     let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| SetupError::new(at(&files.key), error))?;
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| SetupError::new(at(&files.key), &error))?;
     let mut roots = RootCertStore::empty();
     for ca in certificates(&files.ca)? {
-        roots.add(ca).map_err(|error| SetupError::new(at(&files.ca), error))?;
+        roots.add(ca).map_err(|error| SetupError::new(at(&files.ca), &error))?;
     }
     let roots = Arc::new(roots);
     let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
         .build()
-        .map_err(|error| SetupError::new(at(&files.ca), error))?;
+        .map_err(|error| SetupError::new(at(&files.ca), &error))?;
     let mut server = versions(ServerConfig::builder_with_provider(provider()))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), key.clone_key())
-        .map_err(|error| SetupError::new(at(&files.cert), error))?;
+        .map_err(|error| SetupError::new(at(&files.cert), &error))?;
     server.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would skip the look at certificates.
     server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -195,7 +195,7 @@ fn read(files: &TlsFiles) -> Result<Loaded, SetupError> {
     let mut client = versions(ClientConfig::builder_with_provider(provider()))?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
-        .map_err(|error| SetupError::new(at(&files.cert), error))?;
+        .map_err(|error| SetupError::new(at(&files.cert), &error))?;
     client.alpn_protocols = vec![ALPN.to_vec()];
     client.resumption = Resumption::disabled();
     Ok(Loaded { server: Arc::new(server), client: Arc::new(client) })
@@ -204,5 +204,5 @@ fn read(files: &TlsFiles) -> Result<Loaded, SetupError> {
 fn versions<S: rustls::ConfigSide>(
     builder: rustls::ConfigBuilder<S, rustls::WantsVersions>,
 ) -> Result<rustls::ConfigBuilder<S, rustls::WantsVerifier>, SetupError> {
-    builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(|error| SetupError::new("TLS", error))
+    builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(|error| SetupError::new("TLS", &error))
 }

@@ -1,5 +1,7 @@
 //! The hand-made codings: what goes in comes out bit by bit, and garbage is an error.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Arc;
 
 use model::histogram::{ResetHint, Span};
@@ -19,7 +21,7 @@ fn float() -> impl Strategy<Value = f64> {
 
 fn labels() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map("[a-z]{1,8}", ".{1,12}", 0..5)
-        .prop_map(|pairs| Labels::from_pairs(&pairs.into_iter().collect::<Vec<_>>()).unwrap())
+        .prop_map(|pairs| Labels::from_pairs(pairs).unwrap())
 }
 
 fn histogram() -> impl Strategy<Value = Arc<Histogram>> {
@@ -71,10 +73,10 @@ prop_compose! {
     fn a_batch()(
         parts in prop::collection::vec(part(), 0..12),
         tenant in prop::option::of("[a-z]{1,20}"),
-        (epoch, incarnation, known_check): (u64, u64, u128),
+        (epoch, incarnation, known_check) in any::<(u64, u64, u128)>(),
         scrape in prop::option::of((any::<u64>(), any::<i64>())),
-        (min_timestamp, max_timestamp): (i64, i64),
-        (with_starts, with_untracked): (bool, bool),
+        (min_timestamp, max_timestamp) in any::<(i64, i64)>(),
+        (with_starts, with_untracked) in any::<(bool, bool)>(),
         exemplars in prop::collection::vec((0..12_u32, labels(), float(), any::<i64>()), 0..4),
         metadata in prop::collection::vec(("[a-z]{0,8}", 0..8_u64, ".{0,9}", ".{0,4}"), 0..3),
     ) -> ShardBatch {

@@ -1,10 +1,12 @@
 //! Calls of every kind between two nodes over loopback, and what happens when one of them goes away.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Echo, Node, PARTS, pair, plain, series};
@@ -14,6 +16,7 @@ use model::seam::{
 use model::{Code, Failure, LogIndex, Matcher, NodeId, SeriesRef, ShardId, TenantId, TimeRange};
 use rpc::{Lane, Need, PeerError, ReadRefusal, RemoteReplica};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(10);
 

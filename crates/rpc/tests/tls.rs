@@ -1,5 +1,7 @@
 //! Mutual TLS between nodes: who gets in, who does not and why, and certificates that are renewed under load.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! A service that answers like a node would, and nodes of it on loopback.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,21 +20,21 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 /// Bytes of a part of the service's snapshots.
-pub const PART: usize = 1000;
+pub(crate) const PART: usize = 1000;
 /// Parts in each.
-pub const PARTS: u64 = 20;
+pub(crate) const PARTS: u64 = 20;
 
 /// Answers so that callers can tell what arrived.
 #[derive(Default)]
-pub struct Echo {
+pub(crate) struct Echo {
     /// Raft messages so far.
-    pub messages: AtomicU64,
+    pub(crate) messages: AtomicU64,
     /// Writes under way, and the most at a time.
-    pub writing: AtomicUsize,
+    pub(crate) writing: AtomicUsize,
     /// Cancelled fragments.
-    pub cancelled: Arc<AtomicU64>,
+    pub(crate) cancelled: Arc<AtomicU64>,
     /// What replicas hold.
-    pub series: Option<Arc<MemorySource>>,
+    pub(crate) series: Option<Arc<MemorySource>>,
 }
 
 struct Cancelled(Arc<AtomicU64>);
@@ -138,29 +139,29 @@ impl PeerService for Echo {
 }
 
 /// A node that runs.
-pub struct Node {
-    pub me: Me,
-    pub service: Arc<Echo>,
-    pub peers: Arc<Peers>,
-    pub address: String,
-    pub serving: Option<Serving>,
-    pub security: Security,
+pub(crate) struct Node {
+    pub(crate) me: Me,
+    pub(crate) service: Arc<Echo>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) address: String,
+    pub(crate) serving: Option<Serving>,
+    pub(crate) security: Security,
 }
 
-pub fn plain() -> Security {
+pub(crate) fn plain() -> Security {
     Security { secret: Secret::new(b"a secret of 16+ bytes").unwrap(), tls: None }
 }
 
-pub fn identity(node: u64) -> Me {
+pub(crate) fn identity(node: u64) -> Me {
     Arc::new(ArcSwap::from_pointee(Identity { cluster_name: "eu".into(), cluster_id: 9, node: NodeId(node) }))
 }
 
-pub fn runtimes() -> Runtimes {
+pub(crate) fn runtimes() -> Runtimes {
     Runtimes { raft: Handle::current(), data: Handle::current() }
 }
 
 impl Node {
-    pub async fn start(node: u64, security: Security, service: Echo) -> Self {
+    pub(crate) async fn start(node: u64, security: Security, service: Echo) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (me, service) = (identity(node), Arc::new(service));
@@ -176,7 +177,7 @@ impl Node {
         node
     }
 
-    pub fn serve(&mut self, listener: TcpListener) {
+    pub(crate) fn serve(&mut self, listener: TcpListener) {
         let config = ServeConfig { handshake_limit: Duration::from_secs(2), ..ServeConfig::default() };
         self.address = listener.local_addr().unwrap().to_string();
         self.serving = Some(rpc::serve(
@@ -190,28 +191,28 @@ impl Node {
         ));
     }
 
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.me.load().node
     }
 
-    pub fn knows(&self, other: &Self) {
+    pub(crate) fn knows(&self, other: &Self) {
         self.peers.set_address(other.id(), &other.address);
     }
 }
 
 /// Two nodes, the first knows the second.
-pub async fn pair(security: Security, service: Echo) -> (Node, Node) {
+pub(crate) async fn pair(security: Security, service: Echo) -> (Node, Node) {
     let a = Node::start(1, security.clone(), Echo::default()).await;
     let b = Node::start(2, security, service).await;
     a.knows(&b);
     (a, b)
 }
 
-pub fn series(of: usize) -> MemorySource {
+pub(crate) fn series(of: usize) -> MemorySource {
     let mut source = MemorySource::new();
     for number in 0..of {
         let labels =
-            Labels::from_pairs(&[("__name__", "up"), ("instance", &format!("host-{number}"))]).unwrap();
+            Labels::from_pairs([("__name__", "up"), ("instance", &format!("host-{number}"))]).unwrap();
         for minute in 0..60 {
             source.push(&labels, minute * 60_000, (number * 60) as f64 + minute as f64 / 7.0);
         }
