@@ -1,14 +1,17 @@
 //! Where things live: the placement key of a series, the source of its rows, and the shard map that says which
 //! shard holds a key at which sample time.
 //!
-//! Pure functions of their arguments. Who stores a shard map, who hands it around and who moves data is not
-//! decided here, and neither Raft nor the network is known.
+//! And which nodes get replicas, votes and leaderships.
+//!
+//! Pure functions of their arguments. Who stores a shard map, who hands it around and who carries out what is placed
+//! is not decided here, and neither Raft nor the network is known.
 //!
 //! Reading order: [`placement`] (labels to key), [`shard_map`] (key and time to shard), [`coding`] (the map as
-//! bytes).
+//! bytes), [`replicas`] (shards to nodes).
 
 pub mod coding;
 pub mod placement;
+pub mod replicas;
 pub mod shard_map;
 
 pub use placement::{Placement, SourceKey, family_key, place, placement_key, source_key};
