@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`entry`] (what a log entry says), [`head`] (what is in memory), [`page`] and [`index`] (what is
 //! on disk), [`kv`] (the only place that names RocksDB), [`shard`] (plan, apply, flush, read), [`store`] (one node's
-//! shards over one database), [`log`] (the shared segmented log). Knows nothing of Raft, tenants' policy or PromQL,
+//! shards over one database), [`transfer`] (state on its way to another node), [`log`] (the shared segmented log). Knows nothing of Raft, tenants' policy or PromQL,
 //! and starts no threads.
 
 mod codec;
@@ -19,8 +19,10 @@ pub mod salvage;
 pub mod shard;
 mod status;
 pub mod store;
+pub mod transfer;
 
 pub use error::StorageError;
 pub use meta::{MetaPair, MetaTable, MetaWrite};
 pub use shard::{FlushFigures, MergeProgress, Plan, Planned, Shard};
 pub use store::{Store, StoreConfig};
+pub use transfer::{Incoming, Subject};

@@ -1,5 +1,6 @@
 //! The meta group's state: a small ordered key-value table with the mark of the log position it stands at.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use model::LogIndex;
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 use crate::StorageError;
 use crate::codec::{Reader, open_record, put_bytes, put_varint, seal_record};
 use crate::kv::{Batch, Family, Kv, scan_prefix};
+use crate::transfer::{Give, Incoming, Packer, Subject};
 
 /// Key of the mark; table keys follow a 1.
 const MARK: [u8; 1] = [0];
@@ -110,6 +112,46 @@ impl MetaTable {
         self.kv.write(batch)?;
         marks.any = true;
         marks.applied = (index.0, mark.to_vec());
+        Ok(())
+    }
+
+    /// Gives the table in pieces, as it is now.
+    pub fn export(&self, known: &HashSet<u128>, give: &mut Give<'_>) -> Result<(), StorageError> {
+        // Nothing is applied while it is read; it is small.
+        let marks = self.marks.lock();
+        let mark = (LogIndex(marks.applied.0), marks.applied.1.clone());
+        let mut packer = Packer::begin(Subject::Meta, &mark, known, give);
+        packer.part(Family::Meta);
+        scan_prefix(&*self.kv, Family::Meta, &[], |key, record| {
+            packer.record(key, record);
+            Ok(())
+        })?;
+        packer.end();
+        Ok(())
+    }
+
+    /// Replaces the table by what `incoming` holds, at once; durable when it returns.
+    pub(crate) fn install(&self, incoming: &Incoming) -> Result<(), StorageError> {
+        let mut marks = self.marks.lock();
+        let mut batch = Batch::default();
+        batch.delete_range(Family::Meta, Vec::new(), vec![0xff; 16]);
+        incoming.each(|family, key, record| {
+            if family != Family::Meta {
+                return Err(StorageError::corrupt(
+                    "meta state from another node",
+                    "a record of another family",
+                ));
+            }
+            batch.put(family, key.to_vec(), record.to_vec());
+            Ok(())
+        })?;
+        self.kv.write(batch)?;
+        self.kv.flush()?;
+        if let Some((index, mark)) = incoming.mark() {
+            marks.any = true;
+            marks.applied = (index.0, mark.clone());
+            marks.durable = marks.applied.clone();
+        }
         Ok(())
     }
 

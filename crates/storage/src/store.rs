@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::kv::{Kv, RocksConfig, RocksKv};
 use crate::metrics::Metrics;
 use crate::shard::Shard;
+use crate::transfer::{Incoming, Subject};
 use crate::{MetaTable, StorageError};
 
 /// Settings of [`Store::open`].
@@ -85,6 +86,26 @@ impl Store {
         let handle = Arc::new(Shard::open(shard, replica, kv, self.config.clone(), self.metrics.clone())?);
         shards.insert(shard, (replica, Arc::clone(&handle)));
         Ok(handle)
+    }
+
+    /// Replaces the state of what `incoming` is of by what it holds, whether or not the shard is open; a shard's becomes
+    /// the state of `replica`. Durable when it returns; to be done again after a crash.
+    pub fn install(
+        &self,
+        subject: Subject,
+        replica: ReplicaId,
+        incoming: &Incoming,
+    ) -> Result<(), StorageError> {
+        match subject {
+            Subject::Meta => self.meta.install(incoming),
+            Subject::Shard(shard) => {
+                let open = self.shards.lock().get(&shard).map(|(_, handle)| Arc::clone(handle));
+                match open {
+                    Some(handle) => handle.install(replica, incoming),
+                    None => crate::shard::replace(&*self.kv, shard, replica, incoming),
+                }
+            }
+        }
     }
 
     /// The meta group's table.

@@ -398,6 +398,11 @@ impl NodeLog {
         wait(|flushed| self.save_vote(group, vote, flushed))
     }
 
+    /// [`NodeLog::truncate`], waiting until it is on the disk.
+    pub fn truncate_wait(&self, group: GroupId, from: u64) -> Result<(), LogError> {
+        wait(|flushed| self.truncate(group, from, flushed))
+    }
+
     /// [`NodeLog::purge`], waiting until it is on the disk.
     pub fn purge_wait(&self, group: GroupId, upto: LogId) -> Result<(), LogError> {
         wait(|flushed| self.purge(group, upto, flushed))

@@ -125,6 +125,12 @@ impl Days {
         self.known.write().insert(day, Day { sealed: true, indexed: true });
     }
 
+    /// Everything is as `other` has found it.
+    pub(super) fn replace(&self, other: Self) {
+        self.cache.lock().clear();
+        *self.known.write() = other.known.into_inner();
+    }
+
     pub(super) fn remove(&self, day: i64) {
         self.cache.lock().retain(|(d, _), _| *d != day);
         self.known.write().remove(&day);

@@ -10,6 +10,7 @@
 //! | `read.rs` | select and label calls |
 //! | `days.rs` | partitions and their sealed indexes |
 //! | `merge.rs` | background work: merge pages, seal indexes, drop what expired |
+//! | `transfer.rs` | the state given to another node, or taken over from one |
 
 mod apply;
 mod days;
@@ -21,6 +22,7 @@ mod planner;
 mod read;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ use planner::Planner;
 
 pub(crate) use keys::{PageKey, RecordName, describe_state};
 pub(crate) use persist::{STATE_VERSION, source_of_series};
+pub(crate) use transfer::replace;
 
 /// What the leader proposes for some batches.
 #[derive(Debug, Default)]

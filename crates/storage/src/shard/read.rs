@@ -202,11 +202,13 @@ impl SeriesSource for Reader {
             }
         }
         let range = clip(head, request.range);
-        drop(state);
         let days = self.0.days_in(range);
+        // Made before the state may change: state that is taken over from another node replaces pages too.
+        let cursor = self.0.kv.cursor(Family::Pages);
+        drop(state);
         Ok(Box::new(Walk {
             shard: &self.0,
-            cursor: self.0.kv.cursor(Family::Pages),
+            cursor,
             days,
             range,
             picks: picks.into_iter(),

@@ -21,12 +21,12 @@ use crate::kv::{Family, Faults, Kv, MemoryKv};
 use crate::{StorageError, Store, StoreConfig};
 
 /// 30 s before the end of a day.
-const START: i64 = 20_000 * DAY_MS - 30_000;
+pub(super) const START: i64 = 20_000 * DAY_MS - 30_000;
 
 /// A replica with its log.
-struct Node {
-    kv: Arc<MemoryKv>,
-    shard: Arc<Shard>,
+pub(super) struct Node {
+    pub(super) kv: Arc<MemoryKv>,
+    pub(super) shard: Arc<Shard>,
     log: Vec<Vec<u8>>,
     incarnation: u64,
     now: i64,
@@ -39,7 +39,7 @@ fn open(kv: &Arc<MemoryKv>) -> Result<Arc<Shard>, StorageError> {
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let kv = Arc::new(MemoryKv::new());
         let shard = open(&kv).unwrap();
         shard.begin_term(1);
@@ -52,7 +52,7 @@ impl Node {
         self.shard.apply(LogIndex(index), &self.log[index as usize], &index.to_be_bytes()).unwrap()
     }
 
-    fn write(&mut self, batch: ShardBatch) -> ShardReport {
+    pub(super) fn write(&mut self, batch: ShardBatch) -> ShardReport {
         self.try_write(batch).unwrap()
     }
 
@@ -66,7 +66,7 @@ impl Node {
     }
 
     /// Moves the shard's clock: by an entry that changes next to nothing.
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         let entry = self.shard.plan_retention(START - 300 * DAY_MS + self.log.len() as i64, self.now);
         self.commit(entry);
     }
@@ -86,7 +86,7 @@ impl Node {
         self.shard.begin_term(self.incarnation);
     }
 
-    fn read(&self, matchers: Vec<Matcher>, range: TimeRange) -> BTreeMap<Labels, Vec<(i64, u64)>> {
+    pub(super) fn read(&self, matchers: Vec<Matcher>, range: TimeRange) -> BTreeMap<Labels, Vec<(i64, u64)>> {
         read(&*self.shard.reader(), matchers, range).unwrap()
     }
 }
@@ -95,7 +95,7 @@ fn request(matchers: Vec<Matcher>, range: TimeRange) -> SelectRequest {
     SelectRequest { tenant: TenantId::anonymous(), matchers, range, budget: QueryBudget::unlimited() }
 }
 
-fn read(
+pub(super) fn read(
     source: &dyn SeriesSource,
     matchers: Vec<Matcher>,
     range: TimeRange,
@@ -126,9 +126,9 @@ fn labels(i: usize) -> Labels {
     .unwrap()
 }
 
-const SERIES: usize = 12;
+pub(super) const SERIES: usize = 12;
 
-fn batch(series: &[(usize, Vec<(i64, u64)>)], scrape: Option<ScrapeMark>) -> ShardBatch {
+pub(super) fn batch(series: &[(usize, Vec<(i64, u64)>)], scrape: Option<ScrapeMark>) -> ShardBatch {
     let mut out = ShardBatch {
         tenant: Some(TenantId::anonymous()),
         min_timestamp: i64::MIN,
@@ -144,7 +144,7 @@ fn batch(series: &[(usize, Vec<(i64, u64)>)], scrape: Option<ScrapeMark>) -> Sha
     out
 }
 
-fn any_series() -> Vec<Matcher> {
+pub(super) fn any_series() -> Vec<Matcher> {
     vec![Matcher::new("__name__", MatchOp::NotEqual, "").unwrap()]
 }
 
