@@ -7,7 +7,7 @@
 //! | [`ShardWriter`] | `ingest` | `replication` (this node's leaders), later `rpc` (other nodes) |
 //! | [`ShardReader`] | `query` | `replication` (this node's replicas), later `rpc` |
 //! | [`Clock`] | everybody | [`SystemClock`], [`fake::ManualClock`] |
-//! | [`TargetsView`], [`StorageView`] | `api` | `scrape`, `replication` |
+//! | [`TargetsView`], [`StorageView`], [`ClusterView`] | `api` | `scrape`, `replication` |
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -579,4 +579,7 @@ pub trait StorageView: Send + Sync {
     fn status(&self, limit: usize) -> StorageStatus;
 }
 
+mod cluster;
 pub mod fake;
+
+pub use cluster::{ClusterStatus, ClusterView, MemberStatus, ReplicaStatus, ReplicaView, ShardStatus};

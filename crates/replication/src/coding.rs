@@ -1,4 +1,5 @@
-//! Bytes of what replication keeps in others' storage: memberships in log entries, marks in state machines.
+//! Bytes of what replication keeps in others' storage: memberships in log entries, marks in state machines; and the
+//! numbers and texts that its other codings are made of.
 //!
 //! A mark is what openraft must know of a state machine: the last applied log id and the membership that holds.
 //! Both begin with a version byte; the log and the database around them have the checksums.
@@ -9,12 +10,27 @@ use crate::types::{Membership, Peer, RaftLogId, StoredMembership};
 
 const VERSION: u8 = 1;
 
-/// Appends numbers.
-struct Out(Vec<u8>);
+/// Appends numbers, texts and what is made of them.
+#[derive(Debug, Default)]
+pub(crate) struct Out(pub(crate) Vec<u8>);
 
 impl Out {
-    fn number(&mut self, number: u64) {
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    pub(crate) fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// At most 4 GiB; what replication codes is small.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
     }
 
     fn log_id(&mut self, id: Option<&RaftLogId>) {
@@ -41,20 +57,37 @@ impl Out {
     }
 }
 
-/// Takes numbers off the front.
-struct In<'a>(&'a [u8]);
+/// Takes numbers and texts off the front; `None` when they are not there.
+#[derive(Debug)]
+pub(crate) struct In<'a>(pub(crate) &'a [u8]);
 
-impl In<'_> {
-    fn byte(&mut self) -> Option<u8> {
+impl<'a> In<'a> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*bytes))
+    }
+
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    pub(crate) fn text(&mut self) -> Option<String> {
+        std::str::from_utf8(self.bytes()?).ok().map(str::to_owned)
+    }
+
+    /// Nothing is left.
+    pub(crate) fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
     }
 
     fn log_id(&mut self) -> Option<Option<RaftLogId>> {

@@ -41,6 +41,9 @@ pub enum ReplicationError {
         /// What openraft said.
         reason: String,
     },
+    /// The peer port's secret or certificates.
+    #[error("peer port: {0}")]
+    Peering(#[from] rpc::SetupError),
     /// State of the cluster does not decode or contradicts itself.
     #[error("cluster state: {0}")]
     Meta(String),

@@ -6,19 +6,23 @@
 //!      RESERVE      space kept for opening on a full disk
 //!      log/         the node log
 //!      db/          storage's database
+//!      incoming/    state that is being fetched from another node, a folder a replica
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use model::NodeId;
+use parking_lot::Mutex;
 
 use crate::ReplicationError;
+use crate::members::Member;
 
 /// Version of the folder's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The name of a cluster that was given none.
 const DEFAULT_NAME: &str = "isobar";
 
@@ -34,19 +38,56 @@ pub struct Identity {
     pub cluster_name: String,
     /// Whether somebody chose that name.
     pub name_chosen: bool,
-    /// The cluster, told apart from another one of the same name.
-    pub cluster_id: u64,
     /// This node.
     pub node: NodeId,
-    /// This node's replica of the meta group.
-    pub meta_replica: u64,
+    /// What it has to do with a cluster.
+    pub standing: Standing,
+}
+
+impl Identity {
+    /// This node's replica of the meta group, once it was given one.
+    pub(crate) fn meta_replica(&self) -> Option<u64> {
+        match &self.standing {
+            Standing::Empty => None,
+            Standing::Forming(agreement) => agreement.founders.get(&self.node).map(|m| m.meta_replica),
+            Standing::Member { meta_replica, .. } => Some(*meta_replica),
+        }
+    }
+}
+
+/// What a node has to do with a cluster. It moves down this list only, except that an agreement which came to nothing
+/// is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It belongs to none yet.
+    Empty,
+    /// It has agreed to form one, and agrees to no other.
+    Forming(Agreement),
+    /// It belongs to this one.
+    Member {
+        /// The cluster, told apart from another one of the same name.
+        cluster_id: u64,
+        /// This node's replica of the meta group.
+        meta_replica: u64,
+    },
+}
+
+/// Which nodes form a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// The cluster that they form.
+    pub cluster_id: u64,
+    /// The one that forms it; the others wait for it.
+    pub initiator: NodeId,
+    /// All of them.
+    pub founders: BTreeMap<NodeId, Member>,
 }
 
 /// A data folder that this process has locked; the lock goes with the value.
 #[derive(Debug)]
 pub struct DataFolder {
     dir: PathBuf,
-    identity: Identity,
+    identity: Mutex<Identity>,
     _lock: File,
 }
 
@@ -66,20 +107,28 @@ impl DataFolder {
                 let identity = Identity {
                     cluster_name: cluster_name.unwrap_or(DEFAULT_NAME).to_owned(),
                     name_chosen: cluster_name.is_some(),
-                    cluster_id: random(),
                     node: NodeId(random()),
-                    meta_replica: 1,
+                    standing: Standing::Empty,
                 };
                 write_identity(dir, &identity)?;
                 identity
             }
         };
-        Ok(Self { dir: dir.to_path_buf(), identity, _lock: lock })
+        Ok(Self { dir: dir.to_path_buf(), identity: Mutex::new(identity), _lock: lock })
     }
 
     /// Who this folder belongs to.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().clone()
+    }
+
+    /// Notes what this node has to do with a cluster; on disk when it returns.
+    pub(crate) fn set_standing(&self, standing: Standing) -> Result<(), ReplicationError> {
+        let mut identity = self.identity.lock();
+        let new = Identity { standing, ..identity.clone() };
+        write_identity(&self.dir, &new)?;
+        *identity = new;
+        Ok(())
     }
 
     /// The folder.
@@ -90,6 +139,11 @@ impl DataFolder {
     /// The folder of storage's database.
     pub fn store_dir(&self) -> PathBuf {
         self.dir.join("db")
+    }
+
+    /// The folder of state that replica `replica` fetches.
+    pub(crate) fn incoming_dir(&self, replica: u64) -> PathBuf {
+        self.dir.join("incoming").join(format!("{replica:016x}"))
     }
 
     /// The folder of the node log.
@@ -137,7 +191,7 @@ fn refused(dir: &Path, reason: impl Into<String>) -> ReplicationError {
 }
 
 /// A number that no other folder has: the standard library's hash keys are seeded by the system.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
 
@@ -232,14 +286,26 @@ fn checksum(text: &str) -> String {
 fn write_identity(dir: &Path, identity: &Identity) -> Result<(), ReplicationError> {
     let path = dir.join("NODE");
     let at = || path.display().to_string();
+    let Identity { cluster_name, name_chosen, node, standing } = identity;
     let mut text = format!(
-        "isobar-data {FORMAT}\ncluster-id {:016x}\nnode-id {:016x}\nmeta-replica {}\nname-chosen {}\ncluster-name {}\n",
-        identity.cluster_id,
-        identity.node.0,
-        identity.meta_replica,
-        identity.name_chosen,
-        identity.cluster_name
+        "isobar-data {FORMAT}\nnode-id {:016x}\nname-chosen {name_chosen}\ncluster-name {cluster_name}\n",
+        node.0
     );
+    match standing {
+        Standing::Empty => text += "standing empty\n",
+        Standing::Forming(Agreement { cluster_id, initiator, founders }) => {
+            text +=
+                &format!("standing forming\ncluster-id {cluster_id:016x}\ninitiator {:016x}\n", initiator.0);
+            for (node, member) in founders {
+                // A record is lines without control characters of their own.
+                let record = String::from_utf8_lossy(&member.encode()).replace('\n', "\t");
+                text += &format!("founder {:016x} {record}\n", node.0);
+            }
+        }
+        Standing::Member { cluster_id, meta_replica } => {
+            text += &format!("standing member\ncluster-id {cluster_id:016x}\nmeta-replica {meta_replica}\n");
+        }
+    }
     text += &format!("checksum {}\n", checksum(&text));
     let new = dir.join("NODE.new");
     let write = || -> std::io::Result<()> {
@@ -281,17 +347,39 @@ fn decode_identity(text: &str) -> Result<Identity, String> {
             "it has format {format}, this program reads up to {FORMAT}; use the newer program"
         ));
     }
+    if format < FORMAT {
+        return Err(format!(
+            "it has format {format}, from before the first release; this program reads {FORMAT}"
+        ));
+    }
     let body = text.rfind("checksum ").map(|at| &text[..at]).ok_or_else(damaged)?;
     if checksum(body) != value("checksum")? {
         return Err(damaged());
     }
-    let hex = |text: String| u64::from_str_radix(&text, 16).map_err(|_| damaged());
+    let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged());
+    let standing = match value("standing")?.as_str() {
+        "empty" => Standing::Empty,
+        "forming" => {
+            let mut founders = BTreeMap::new();
+            for line in text.lines().filter_map(|line| line.strip_prefix("founder ")) {
+                let (node, record) = line.split_once(' ').ok_or_else(damaged)?;
+                let member = Member::decode(record.replace('\t', "\n").as_bytes()).ok_or_else(damaged)?;
+                founders.insert(NodeId(hex(node)?), member);
+            }
+            let initiator = NodeId(hex(&value("initiator")?)?);
+            Standing::Forming(Agreement { cluster_id: hex(&value("cluster-id")?)?, initiator, founders })
+        }
+        "member" => Standing::Member {
+            cluster_id: hex(&value("cluster-id")?)?,
+            meta_replica: value("meta-replica")?.parse().map_err(|_| damaged())?,
+        },
+        _ => return Err(damaged()),
+    };
     Ok(Identity {
         cluster_name: value("cluster-name")?,
         name_chosen: value("name-chosen")? == "true",
-        cluster_id: hex(value("cluster-id")?)?,
-        node: NodeId(hex(value("node-id")?)?),
-        meta_replica: value("meta-replica")?.parse().map_err(|_| damaged())?,
+        node: NodeId(hex(&value("node-id")?)?),
+        standing,
     })
 }
 
@@ -307,13 +395,35 @@ mod tests {
     fn a_folder_keeps_its_identity_and_takes_a_name_once() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("a/b");
-        let first = DataFolder::open(&dir, None).unwrap().identity().clone();
+        let first = DataFolder::open(&dir, None).unwrap().identity();
         assert_eq!((first.cluster_name.as_str(), first.name_chosen), ("isobar", false));
-        assert_eq!(*DataFolder::open(&dir, None).unwrap().identity(), first);
-        let named = DataFolder::open(&dir, Some("eu")).unwrap().identity().clone();
-        assert_eq!((named.cluster_name.as_str(), named.cluster_id), ("eu", first.cluster_id));
+        assert_eq!(DataFolder::open(&dir, None).unwrap().identity(), first);
+        let named = DataFolder::open(&dir, Some("eu")).unwrap().identity();
+        assert_eq!((named.cluster_name.as_str(), named.node), ("eu", first.node));
         assert_eq!(DataFolder::open(&dir, None).unwrap().identity().cluster_name, "eu");
         assert!(error(&dir, Some("us")).contains(r#"belongs to cluster "eu", not "us""#));
+    }
+
+    #[test]
+    fn what_a_node_agreed_to_and_belongs_to_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let member = |n: u64| Member {
+            name: format!("n {n}"),
+            zone: if n == 1 { String::new() } else { "z".into() },
+            address: format!("h{n}:9095"),
+            meta_replica: n,
+            own: BTreeMap::from([("retention".into(), "15d".into())]),
+        };
+        let agreement = Agreement {
+            cluster_id: 77,
+            initiator: NodeId(3),
+            founders: (1..=3).map(|n| (NodeId(n), member(n))).collect(),
+        };
+        let steps = [Standing::Forming(agreement), Standing::Member { cluster_id: 77, meta_replica: 2 }];
+        for standing in steps {
+            DataFolder::open(temp.path(), None).unwrap().set_standing(standing.clone()).unwrap();
+            assert_eq!(DataFolder::open(temp.path(), None).unwrap().identity().standing, standing);
+        }
     }
 
     #[test]
@@ -351,12 +461,12 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let told = error(temp.path(), None);
             assert!(
-                told.contains("NODE file is damaged") || told.contains("newer program"),
+                ["NODE file is damaged", "newer program", "first release"].iter().any(|t| told.contains(t)),
                 "byte {at}: {told}"
             );
         }
-        std::fs::write(&path, text.replace("isobar-data 1", "isobar-data 2")).unwrap();
-        assert!(error(temp.path(), None).contains("has format 2, this program reads up to 1"));
+        std::fs::write(&path, text.replace("isobar-data 2", "isobar-data 3")).unwrap();
+        assert!(error(temp.path(), None).contains("has format 3, this program reads up to 2"));
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(temp.path().join("log")).unwrap();
         std::fs::write(temp.path().join("log/x"), "").unwrap();

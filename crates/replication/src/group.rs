@@ -1,14 +1,16 @@
 //! One Raft group on this node: starting it, knowing whether it leads, linearizable reads, purging its log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::Failure;
+use model::seam::ShardWriteError;
+use model::{Failure, LogIndex, NodeId, ReplicaId};
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::rt::WatchReceiver as _;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Instant as _, ReadPolicy, SnapshotPolicy};
 use storage::log::{GroupId, LogError, NodeLog};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,20 +21,59 @@ use crate::coding::term_of;
 use crate::log_store::{GroupLog, place};
 use crate::machine::{Machine, Target, applied_term};
 use crate::metrics::Metrics;
-use crate::network::NoPeers;
-use crate::types::{Applied, Peer, Proposal, Raft, RaftLogId};
+use crate::network::Network;
+use crate::types::{Applied, Membership, Peer, Proposal, Raft, RaftLogId};
 
 /// When clients should come back while there is no leader.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// Reads that may wait for one probe.
 const READ_QUEUE: usize = 4096;
 
+/// Entries that a replica may be behind and still count as caught up.
+const LAG: u64 = 64;
+
+/// Within which time a member that is alive answers its leader.
+const LATELY: Duration = Duration::from_secs(1);
+
+/// Where a linearizable read waits for its index.
+type ReadAnswer = oneshot::Sender<Result<LogIndex, LeadError>>;
+
+/// Why a replica did not do what only a leader does.
+#[derive(Clone, Debug)]
+pub(crate) enum LeadError {
+    /// It does not lead: nothing was proposed or read. The node that leads, as far as it knows.
+    NotLeader(Option<NodeId>),
+    /// It led and failed.
+    Failed(Failure),
+}
+
+impl From<LeadError> for Failure {
+    fn from(error: LeadError) -> Self {
+        match error {
+            LeadError::NotLeader(Some(node)) => {
+                Self::unavailable(format!("this node does not lead, node {node} does"), RETRY)
+            }
+            LeadError::NotLeader(None) => Self::unavailable("there is no leader just now", RETRY),
+            LeadError::Failed(failure) => failure,
+        }
+    }
+}
+
+impl From<LeadError> for ShardWriteError {
+    fn from(error: LeadError) -> Self {
+        match error {
+            LeadError::NotLeader(leader) => Self::NotLeader { leader },
+            LeadError::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
 /// What groups are started with.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    pub(crate) node: u64,
     pub(crate) log: Arc<NodeLog>,
     pub(crate) pool: Arc<ApplyPool>,
+    pub(crate) peers: Arc<rpc::Peers>,
     /// Raft's own runtime.
     pub(crate) raft: Handle,
     /// The runtime of proposers and probes.
@@ -46,8 +87,11 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     raft: Raft,
     log: Arc<NodeLog>,
+    target: Target,
+    /// Held while state is fetched.
+    catching_up: tokio::sync::Mutex<()>,
     applied: watch::Receiver<Option<RaftLogId>>,
-    reads: mpsc::Sender<oneshot::Sender<Result<(), Failure>>>,
+    reads: mpsc::Sender<ReadAnswer>,
 }
 
 /// openraft's settings for every group.
@@ -57,9 +101,10 @@ fn settings(name: &str) -> Result<Arc<Config>, ReplicationError> {
         heartbeat_interval: 200,
         election_timeout_min: 600,
         election_timeout_max: 1000,
-        // Snapshots are virtual and made by our own triggers; everything that one covers is purged.
+        // Snapshots are virtual and made by our own triggers, and so is the purge: members that are behind a little get
+        // log, not state.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
         // A new term after each start: refs of an incarnation are never given twice.
@@ -69,40 +114,76 @@ fn settings(name: &str) -> Result<Arc<Config>, ReplicationError> {
     config.validate().map(Arc::new).map_err(|error| ReplicationError::group(name, error))
 }
 
+/// The replicas that a group begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Founders {
+    /// All of them, as voters: the same on each.
+    pub(crate) voters: BTreeMap<u64, Peer>,
+    /// Whether this one stands for election at once; the others wait for it a moment.
+    pub(crate) first: bool,
+}
+
 impl Group {
-    /// Starts replica `id` of the group called `name`: replays what the log holds beyond the durable state, and stands
-    /// for election at once if nobody leads. `form_with` are the members of a group that has no log yet anywhere.
+    /// Starts replica `id` of the group called `name`: replays what the log holds beyond the durable state. `founders`
+    /// are those that a group begins with, when this is one of them; a replica that comes later has none and waits to
+    /// hear from the leader.
     pub(crate) async fn start(
         ground: &Ground,
         name: String,
         id: GroupId,
         target: Target,
-        form_with: Option<BTreeMap<u64, Peer>>,
+        founders: Option<Founders>,
     ) -> Result<Arc<Self>, ReplicationError> {
-        let purge_to = check_log(&ground.log, id, &target, &name)?;
+        check_log(&ground.log, id, &target, &name)?;
         let (machine, applied) = Machine::new(id.0, target.clone(), Arc::clone(&ground.pool))?;
         let log = GroupLog::new(Arc::clone(&ground.log), id);
         let config = settings(&name)?;
+        let network = Network::new(Arc::clone(&ground.peers), id.0);
         let failed = |error: &dyn std::fmt::Display| ReplicationError::group(&name, error);
         // openraft spawns its tasks where it is called: on Raft's own runtime.
         let start = ground.raft.spawn(async move {
             let raft =
-                Raft::new(id.0, config, NoPeers, log, machine).await.map_err(|error| error.to_string())?;
-            if let Some(members) = form_with
-                && !raft.is_initialized().await.map_err(|error| error.to_string())?
-            {
-                raft.initialize(members).await.map_err(|error| error.to_string())?;
+                Raft::new(id.0, config, network, log, machine).await.map_err(|error| error.to_string())?;
+            if let Some(Founders { voters, first }) = founders {
+                // All founders write the same first entry; whoever has it already has been here before.
+                if !raft.is_initialized().await.map_err(|error| error.to_string())? {
+                    raft.initialize(voters).await.map_err(|error| error.to_string())?;
+                }
+                if first {
+                    raft.trigger().elect(true).await.map_err(|error| error.to_string())?;
+                }
             }
-            raft.trigger().elect(true).await.map_err(|error| error.to_string())?;
             Ok::<_, String>(raft)
         });
         let raft = start.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let (reads, queue) = mpsc::channel(READ_QUEUE);
-        if let Some(durable) = &purge_to {
-            raft.trigger().purge_log(durable.index()).await.map_err(|error| failed(&error))?;
-        }
         ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics)));
-        Ok(Arc::new(Self { name, id, raft, log: Arc::clone(&ground.log), applied, reads }))
+        let log = Arc::clone(&ground.log);
+        Ok(Arc::new(Self {
+            name,
+            id,
+            raft,
+            log,
+            target,
+            catching_up: tokio::sync::Mutex::default(),
+            applied,
+            reads,
+        }))
+    }
+
+    /// What it applies to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Held while state is fetched for this replica.
+    pub(crate) fn catching_up(&self) -> &tokio::sync::Mutex<()> {
+        &self.catching_up
+    }
+
+    /// openraft's handle, for messages of peers.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
     }
 
     /// The term in which this replica leads, once it has applied an entry of that term.
@@ -115,24 +196,73 @@ impl Group {
         (applied_term(self.applied.borrow().as_ref()) == term).then_some(term)
     }
 
-    /// Waits until this replica leads, at most `limit`.
-    pub(crate) async fn wait_leading(&self, limit: Duration) -> Result<u64, Failure> {
-        let mut applied = self.applied.clone();
-        let mut metrics = self.raft.server_metrics();
-        let wait = async {
-            loop {
-                if let Some(term) = self.leading() {
-                    return Ok(term);
-                }
-                tokio::select! {
-                    changed = applied.changed() => if changed.is_err() { return Err(self.stopped()) },
-                    changed = metrics.changed() => if changed.is_err() { return Err(self.stopped()) },
-                }
-            }
+    /// The replica that leads as far as this one knows, with its node; a leader that died is named until another one is
+    /// elected. `None` during elections, and before anybody was heard.
+    pub(crate) fn leader(&self) -> Option<(ReplicaId, NodeId)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&leader)?.node;
+        Some((ReplicaId(leader), NodeId(node)))
+    }
+
+    /// Whether this replica leads, or has applied everything that it knows its leader to have committed. False before
+    /// a leader was heard.
+    pub(crate) fn caught_up(&self) -> bool {
+        if self.leading().is_some() {
+            return true;
+        }
+        let Some((leader, _)) = self.leader() else { return false };
+        if leader.0 == self.id.0 {
+            return false;
+        }
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        // What the leader says is committed comes with its first message after a start.
+        let committed = data.cluster_committed.as_ref().map(RaftLogId::index);
+        committed.is_some_and(|committed| {
+            self.applied.borrow().as_ref().is_some_and(|applied| applied.index() + LAG >= committed)
+        })
+    }
+
+    /// Waits until this replica is caught up, for as long as it takes. Fails when the group stops.
+    pub(crate) async fn wait_caught_up(&self) -> Result<(), Failure> {
+        self.wait_until(|| self.caught_up().then_some(())).await
+    }
+
+    /// Waits until this replica leads, at most `limit`. Answers at once when another one is known to lead.
+    pub(crate) async fn wait_leading(&self, limit: Duration) -> Result<u64, LeadError> {
+        let look = || match self.leading() {
+            Some(term) => Some(Ok(term)),
+            None => self
+                .leader()
+                .filter(|(replica, _)| replica.0 != self.id.0)
+                .map(|(_, node)| Err(LeadError::NotLeader(Some(node)))),
         };
-        match tokio::time::timeout(limit, wait).await {
-            Ok(term) => term,
-            Err(_) => Err(Failure::unavailable(format!("{} has no leader here just now", self.name), RETRY)),
+        match tokio::time::timeout(limit, self.wait_until(look)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(failure)) => Err(LeadError::Failed(failure)),
+            Err(_) => Err(LeadError::NotLeader(None)),
+        }
+    }
+
+    /// Waits until `look` gives something, looking again whenever the group's state changes.
+    async fn wait_until<T>(&self, look: impl Fn() -> Option<T>) -> Result<T, Failure> {
+        let mut applied = self.applied.clone();
+        let mut server = self.raft.server_metrics();
+        let mut data = self.raft.data_metrics();
+        loop {
+            if let Some(found) = look() {
+                return Ok(found);
+            }
+            let changed = tokio::select! {
+                changed = applied.changed() => changed.is_ok(),
+                changed = server.changed() => changed.is_ok(),
+                changed = data.changed() => changed.is_ok(),
+            };
+            if !changed {
+                return Err(self.stopped());
+            }
         }
     }
 
@@ -145,31 +275,170 @@ impl Group {
         Failure::unavailable(reason, RETRY)
     }
 
-    /// Proposes `entry` as the leader of `term`; gives what applying it gave. An error means: not known whether it was
-    /// committed.
-    pub(crate) async fn propose(&self, entry: Bytes, term: u64) -> Result<Applied, Failure> {
+    /// Proposes `entry` as the leader of `term`; gives what applying it gave. `NotLeader` means that it was not proposed;
+    /// any other error: not known whether it was committed.
+    pub(crate) async fn propose(&self, entry: Bytes, term: u64) -> Result<Applied, LeadError> {
         let (responder, answer) = ProgressResponder::complete_only();
         let sent = self.raft.write(Proposal(entry)).with_leader(term).responder(responder).await;
         if sent.is_err() {
-            return Err(self.stopped());
+            return Err(LeadError::Failed(self.stopped()));
         }
         match answer.await {
             Ok(Ok(response)) => Ok(response.data),
-            Ok(Err(error)) => Err(Failure::unavailable(format!("{}: {error}", self.name), RETRY)),
-            Err(_) => Err(self.stopped()),
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
+                Err(LeadError::NotLeader(to.leader_node.map(|peer| NodeId(peer.node))))
+            }
+            Ok(Err(error)) => {
+                Err(LeadError::Failed(Failure::unavailable(format!("{}: {error}", self.name), RETRY)))
+            }
+            Err(_) => Err(LeadError::Failed(self.stopped())),
         }
     }
 
-    /// Returns once this replica has applied every write that was acknowledged before the call.
-    pub(crate) async fn linearize(&self) -> Result<(), Failure> {
+    /// As the leader: the log index up to which a replica must have applied to see every write that was acknowledged
+    /// before the call. This replica has applied it. Calls that wait at the same time share one probe of the majority.
+    pub(crate) async fn read_index(&self) -> Result<LogIndex, LeadError> {
         let (sender, receiver) = oneshot::channel();
-        self.reads.send(sender).await.map_err(|_| self.stopped())?;
-        receiver.await.unwrap_or_else(|_| Err(self.stopped()))
+        let stopped = || LeadError::Failed(self.stopped());
+        self.reads.send(sender).await.map_err(|_| stopped())?;
+        receiver.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Purges the log up to the durable mark: openraft takes a (virtual) snapshot at it and purges below.
-    pub(crate) async fn purge_durable(&self) -> Result<(), Failure> {
-        self.raft.trigger().snapshot().await.map_err(|_| self.stopped())
+    /// Waits until this replica has applied the entry at `index`, at most `limit`.
+    pub(crate) async fn wait_applied(&self, index: LogIndex, limit: Duration) -> Result<(), Failure> {
+        let look = || {
+            let applied = self.applied.borrow().as_ref().map(RaftLogId::index);
+            applied.is_some_and(|applied| applied >= index.0).then_some(())
+        };
+        let late = |_| {
+            let reason = format!("{} has not applied entry {index} here within {limit:?}", self.name);
+            Err(Failure::unavailable(reason, RETRY))
+        };
+        tokio::time::timeout(limit, self.wait_until(look)).await.unwrap_or_else(late)
+    }
+
+    /// Purges the log up to what is durable; a leader keeps what a member has not got yet, and one that follows keeps
+    /// everything (it may lead soon), unless `all`: then members that are behind will be sent state.
+    pub(crate) async fn purge_durable(&self, all: bool) -> Result<(), Failure> {
+        let durable = self.target.durable()?;
+        let Some(durable) = durable.last else { return Ok(()) };
+        let upto = match self.least_matched() {
+            _ if all => durable.index(),
+            Some(matched) => durable.index().min(matched),
+            None => return Ok(()),
+        };
+        if self.log.state(self.id).is_ok_and(|state| state.first > upto) {
+            return Ok(());
+        }
+        self.raft.trigger().snapshot().await.map_err(|_| self.stopped())?;
+        // openraft purges what a snapshot covers, and building one takes a moment.
+        let covered = || {
+            let data = self.raft.data_metrics();
+            let snapshot = data.borrow_watched().snapshot.as_ref().map(RaftLogId::index);
+            snapshot.is_some_and(|snapshot| snapshot >= upto).then_some(())
+        };
+        let late = |_| Err(Failure::unavailable(format!("{}: no snapshot was noted", self.name), RETRY));
+        tokio::time::timeout(Duration::from_secs(10), self.wait_until(covered)).await.unwrap_or_else(late)?;
+        self.raft.trigger().purge_log(upto).await.map_err(|_| self.stopped())
+    }
+
+    /// As the leader: the last entry that all members have; `None` when this replica does not lead.
+    fn least_matched(&self) -> Option<u64> {
+        self.leading()?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let matched = replication.values().map(|matched| matched.as_ref().map_or(0, RaftLogId::index));
+        Some(matched.min().unwrap_or(u64::MAX))
+    }
+
+    /// The membership in effect.
+    pub(crate) fn membership(&self) -> Membership {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().clone()
+    }
+
+    /// As the leader: how far each member is with the log, by replica, and the last entry.
+    pub(crate) fn positions(&self) -> (BTreeMap<u64, u64>, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<RaftLogId>| id.as_ref().map_or(0, RaftLogId::index);
+        let replication = metrics.replication.iter().flatten();
+        let positions = replication.map(|(id, matched)| (*id, index(matched))).collect();
+        (positions, metrics.last_log_index.unwrap_or(0))
+    }
+
+    /// As the leader: whether `replica` has all but the last few entries.
+    pub(crate) fn is_current(&self, replica: u64) -> bool {
+        let (positions, last) = self.positions();
+        positions.get(&replica).is_some_and(|at| at + LAG >= last && *at > 0)
+    }
+
+    /// As the leader: whether `replica` has answered lately.
+    pub(crate) fn answers(&self, replica: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let answered =
+            metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&replica).copied().flatten());
+        answered.is_some_and(|at| at.elapsed() < LATELY)
+    }
+
+    /// As the leader: takes a replica in that has no vote yet; its log or state is sent from now on.
+    pub(crate) async fn add_learner(&self, replica: u64, peer: Peer) -> Result<(), Failure> {
+        let added = self.raft.add_learner(replica, peer, false).await;
+        added.map(|_| ()).map_err(|error| self.not_changed(&error))
+    }
+
+    /// As the leader: makes `voters` those who vote, by one joint change; who voted before and does not now stays as a
+    /// learner.
+    pub(crate) async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Failure> {
+        let changed = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true).await;
+        changed.map(|_| ()).map_err(|error| self.not_changed(&error))
+    }
+
+    /// As the leader: takes replicas out that have no vote.
+    pub(crate) async fn remove_learners(&self, replicas: BTreeSet<u64>) -> Result<(), Failure> {
+        let changed = self.raft.change_membership(ChangeMembers::RemoveNodes(replicas), true).await;
+        changed.map(|_| ()).map_err(|error| self.not_changed(&error))
+    }
+
+    fn not_changed(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::unavailable(format!("{}: the membership was not changed: {error}", self.name), RETRY)
+    }
+
+    /// As the leader: hands leadership to `replica`, and waits until this one does not lead any more, at most `limit`.
+    pub(crate) async fn transfer(&self, replica: u64, limit: Duration) -> Result<(), Failure> {
+        self.raft.trigger().transfer_leader(replica).await.map_err(|_| self.stopped())?;
+        let follows = || (!self.raft.is_leader()).then_some(());
+        let late = |_| {
+            let reason = format!("{}: leadership was not taken over within {limit:?}", self.name);
+            Err(Failure::unavailable(reason, RETRY))
+        };
+        tokio::time::timeout(limit, self.wait_until(follows)).await.unwrap_or_else(late)
+    }
+
+    /// As the leader: the voter to hand leadership to, one that has all of the log.
+    pub(crate) fn successor(&self) -> Option<u64> {
+        self.leading()?;
+        let (positions, _) = self.positions();
+        let membership = self.membership();
+        let others = membership.voter_ids().filter(|id| *id != self.id.0);
+        others.filter(|id| self.is_current(*id)).max_by_key(|id| positions.get(id).copied())
+    }
+
+    /// How far applying is, for those who wait for changes.
+    pub(crate) fn applied(&self) -> watch::Receiver<Option<RaftLogId>> {
+        self.applied.clone()
+    }
+
+    /// The last entry applied here, and the last one that the leader says is committed, as far as known.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let applied = self.applied.borrow().as_ref().map_or(0, RaftLogId::index);
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        let committed = data.cluster_committed.as_ref().map_or(0, RaftLogId::index);
+        (applied, committed.max(applied))
     }
 
     /// Entries in the log that are not applied.
@@ -186,17 +455,12 @@ impl Group {
     }
 }
 
-/// The log must reach at least as far as the durable state, and be whole above it. Gives where the durable state ends.
-fn check_log(
-    log: &NodeLog,
-    id: GroupId,
-    target: &Target,
-    name: &str,
-) -> Result<Option<RaftLogId>, ReplicationError> {
+/// The log must reach at least as far as the durable state, and be whole above it.
+fn check_log(log: &NodeLog, id: GroupId, target: &Target, name: &str) -> Result<(), ReplicationError> {
     let durable = target.durable()?;
     let Some(durable) = durable.last else {
         log.state(id)?;
-        return Ok(None);
+        return Ok(());
     };
     let state = match log.state(id) {
         Ok(state) => state,
@@ -217,22 +481,23 @@ fn check_log(
         return Err(ReplicationError::group(name, reason));
     }
     debug_assert!(term_of(&durable) > 0 || durable.index() == 0, "entries of a leader have a term");
-    Ok(Some(durable))
+    Ok(())
 }
 
 /// Answers linearizable reads: one probe of leadership for all that wait.
-async fn answer_reads(
-    raft: Raft,
-    mut queue: mpsc::Receiver<oneshot::Sender<Result<(), Failure>>>,
-    metrics: Arc<Metrics>,
-) {
+async fn answer_reads(raft: Raft, mut queue: mpsc::Receiver<ReadAnswer>, metrics: Arc<Metrics>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, READ_QUEUE).await > 0 {
         metrics.reads.inc_by(waiting.len() as u64);
         metrics.read_probes.inc();
         let result = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::unavailable(format!("no linearizable read: {error}"), RETRY)),
+            Ok(at) => Ok(LogIndex(at.log_id().index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(LeadError::NotLeader(to.leader_node.map(|peer| NodeId(peer.node))))
+            }
+            Err(error) => {
+                Err(LeadError::Failed(Failure::unavailable(format!("no linearizable read: {error}"), RETRY)))
+            }
         };
         for reader in waiting.drain(..) {
             // A reader that went away does not matter.

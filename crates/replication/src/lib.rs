@@ -2,32 +2,47 @@
 //!
 //! The only crate that names openraft. A node alone is a cluster whose groups have one voter each; it runs the same
 //! code as a node among many: nothing here asks how many voters there are. Reading order: [`folder`] (the data
-//! directory), [`node`] (what is started, and the seams that are answered), `shard` (proposing and reading),
-//! `group` (one Raft group), `log_store`, `machine` and `apply` (openraft's storage over ours), `meta` (cluster
-//! state), `upkeep` (flush, purge, merge, disk guard). Nothing here knows PromQL, HTTP or scraping.
+//! directory), [`node`] (what is started, and the seams that are answered), `membership` over `forming` and `talk`
+//! (forming, joining, following the cluster's state), `meta` with [`members`] and [`settings`] (that state), `tend`
+//! (groups brought to what it says), `shard` (proposing), `group` (one Raft group), `log_store`, `machine` and `apply`
+//! (openraft's storage over ours), `catch_up` (state from another node), `upkeep` (flush, purge, merge, disk guard), [`status`]. Nothing here knows PromQL,
+//! HTTP or scraping.
 
 pub mod config;
 pub mod error;
 pub mod folder;
+pub mod members;
 pub mod node;
+pub mod settings;
+pub mod status;
 
 mod apply;
+mod catch_up;
+#[cfg(test)]
+mod cluster_test;
 mod coding;
+mod forming;
 mod group;
 mod log_store;
 mod machine;
+mod membership;
 mod meta;
 mod metrics;
 mod network;
 #[cfg(test)]
 mod node_test;
+pub mod peer_service;
+mod router;
 mod shard;
 #[cfg(test)]
 mod suite_test;
+mod talk;
+mod tend;
 mod types;
 mod upkeep;
+mod wire;
 
-pub use config::ReplicationConfig;
+pub use config::{PeerTls, Peering, ReplicationConfig};
 pub use error::ReplicationError;
 pub use folder::DataFolder;
 pub use node::{Progress, Replication, SalvageLine};

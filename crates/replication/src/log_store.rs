@@ -58,7 +58,7 @@ fn other(error: LogError) -> io::Error {
     io::Error::other(error)
 }
 
-fn to_stored(entry: RaftEntry) -> LogEntry {
+pub(crate) fn to_stored(entry: RaftEntry) -> LogEntry {
     let id = place(&entry.log_id());
     let (tag, bytes) = match entry.payload {
         EntryPayload::Blank => (BLANK, Bytes::new()),
@@ -68,7 +68,7 @@ fn to_stored(entry: RaftEntry) -> LogEntry {
     LogEntry { id, tag, bytes }
 }
 
-fn from_stored(entry: LogEntry) -> io::Result<RaftEntry> {
+pub(crate) fn from_stored(entry: LogEntry) -> io::Result<RaftEntry> {
     let payload = match entry.tag {
         BLANK => EntryPayload::Blank,
         DATA => EntryPayload::Normal(Proposal(entry.bytes)),

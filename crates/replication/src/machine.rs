@@ -1,7 +1,8 @@
 //! openraft's state machine over a shard or the meta table: hands committed entries to the apply threads.
 //!
 //! A snapshot is virtual: it names the durable mark and carries no data. It is what lets openraft purge the log up
-//! to it. Installing one from another node is not there yet and says so.
+//! to it, and what tells a member that is behind the log to fetch state (`catch_up`); one that was fetched names the
+//! folder where it waits.
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use storage::{Shard, StorageError, Store};
 use tokio::sync::watch;
 
 use crate::apply::{ApplyPool, Job};
+use crate::catch_up::Fetched;
 use crate::coding::{Mark, term_of};
 use crate::meta;
 use crate::types::{Applied, RaftLogId, SnapshotMeta, StoredMembership, Types};
@@ -145,15 +147,21 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        _data: VirtualSnapshot,
+        data: VirtualSnapshot,
     ) -> Result<(), io::Error> {
         if meta.last_log_id <= self.mark.last {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "installing a snapshot from another node is not there yet",
-        ))
+        let Some(fetched) = data.0 else {
+            let what = format!("group {}: a snapshot without state was to be installed", self.key);
+            return Err(io::Error::other(what));
+        };
+        // Reading and writing of files and database, on a thread for that.
+        let installed = tokio::task::spawn_blocking(move || fetched.install()).await;
+        installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        self.mark = self.target.applied().map_err(io::Error::other)?;
+        self.applied.send_replace(self.mark.last);
+        Ok(())
     }
 
     async fn get_current_snapshot(
@@ -164,9 +172,9 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-/// A snapshot without data: whoever needs it fetches the state itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct VirtualSnapshot;
+/// A snapshot without data: whoever needs it fetches the state itself. With what was fetched once it was.
+#[derive(Debug)]
+pub(crate) struct VirtualSnapshot(pub(crate) Option<Fetched>);
 
 /// Builds virtual snapshots.
 pub(crate) struct Builder(Target);
@@ -184,7 +192,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
 fn virtual_snapshot(mark: Mark) -> openraft::type_config::alias::SnapshotOf<Types, VirtualSnapshot> {
     let meta = SnapshotMeta { last_log_id: mark.last, last_membership: mark.membership };
-    Snapshot { meta, snapshot: VirtualSnapshot }
+    Snapshot { meta, snapshot: VirtualSnapshot(None) }
 }
 
 /// The term of the last applied entry, 0 for none.

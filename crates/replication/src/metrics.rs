@@ -32,6 +32,14 @@ pub(crate) struct Metrics {
     pub(crate) ready_groups: Gauge,
     pub(crate) replay_left: Gauge,
     pub(crate) terms: Family<ShardLabel, Gauge>,
+    pub(crate) fetched_bytes: Counter,
+    pub(crate) installed_snapshots: Counter,
+    pub(crate) members: Gauge,
+    pub(crate) settings_drift: Gauge,
+    pub(crate) leads: Gauge,
+    pub(crate) leaderless: Gauge,
+    pub(crate) short: Gauge,
+    pub(crate) lag: Family<ShardLabel, Gauge>,
 }
 
 impl Metrics {
@@ -55,6 +63,14 @@ impl Metrics {
             ready_groups: Gauge::default(),
             replay_left: Gauge::default(),
             terms: Family::default(),
+            fetched_bytes: Counter::default(),
+            installed_snapshots: Counter::default(),
+            members: Gauge::default(),
+            settings_drift: Gauge::default(),
+            leads: Gauge::default(),
+            leaderless: Gauge::default(),
+            short: Gauge::default(),
+            lag: Family::default(),
         };
         let r = registry.sub_registry_with_prefix("isobar_replication");
         let bytes = || Unit::Bytes;
@@ -115,6 +131,40 @@ impl Metrics {
         );
         r.register("replay_entries_left", "Log entries still to be replayed", metrics.replay_left.clone());
         r.register("term", "Raft term of a shard in which this node leads", metrics.terms.clone());
+        r.register_with_unit(
+            "fetched",
+            "Size of state fetched from other nodes for replicas that the log could not bring up",
+            bytes(),
+            metrics.fetched_bytes.clone(),
+        );
+        r.register(
+            "snapshots_installed",
+            "States from other nodes that replaced a replica's own",
+            metrics.installed_snapshots.clone(),
+        );
+        r.register("leaders", "Shards that this node leads", metrics.leads.clone());
+        r.register(
+            "shards_without_leader",
+            "Shards with a replica here of which no leader is known",
+            metrics.leaderless.clone(),
+        );
+        r.register(
+            "shards_short_of_replicas",
+            "Shards led here that have fewer copies than the settings ask for, or copies that are behind or silent",
+            metrics.short.clone(),
+        );
+        r.register(
+            "lag_entries",
+            "Committed log entries that a replica here has not applied",
+            metrics.lag.clone(),
+        );
+        let r = registry.sub_registry_with_prefix("isobar_cluster");
+        r.register("members", "Nodes of the cluster", metrics.members.clone());
+        r.register(
+            "settings_drift",
+            "Settings in which this node's flags differ from the cluster's",
+            metrics.settings_drift.clone(),
+        );
         metrics
     }
 }

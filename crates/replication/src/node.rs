@@ -1,20 +1,21 @@
-//! This node's replicas: starting them, answering the seams, stopping them in order.
+//! This node's replicas: opening the data folder, answering the seams, stopping in order.
 //!
-//! The meta group starts first, since it knows the shard map and which replicas are here; shards follow in the
-//! background, a few at a time, and each answers as soon as it is ready.
+//! Opening returns at once; `membership` then finds or forms the cluster, starts the meta group, and starts a shard's
+//! replica whenever the meta state places one here. Each answers as soon as it is ready. Until the cluster is known the
+//! shard map is one of epoch 0, under which nothing is written or read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use model::seam::{
     BoxFuture, Clock, ReadLevel, SeriesSource, ShardBatch, ShardReader, ShardReport, ShardWriteError,
     ShardWriter, StorageStatus, StorageView,
 };
-use model::{Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
-use parking_lot::RwLock;
+use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use storage::Store;
 use storage::log::{DiskFiles, GroupId, NodeLog};
@@ -24,30 +25,39 @@ use topology::ShardMap;
 
 use crate::ReplicationError;
 use crate::apply::ApplyPool;
-use crate::config::ReplicationConfig;
-use crate::folder::{DataFolder, Identity};
-use crate::group::{Ground, Group, RETRY};
+use crate::catch_up;
+use crate::config::{PeerTls, Peering, ReplicationConfig};
+use crate::folder::{DataFolder, Identity, Standing};
+use crate::group::{Founders, Ground, Group, LeadError, RETRY};
 use crate::machine::Target;
-use crate::meta::{self, Cluster, Command};
+use crate::members::Candidate;
+use crate::membership;
+use crate::meta::Cluster;
 use crate::metrics::Metrics;
+use crate::peer_service::{Answerer, Heard, RunFragment};
+use crate::router::Router;
 use crate::shard::{ShardHandle, Waiting};
-use crate::types::{Applied, Peer};
+use crate::types::Applied;
 use crate::upkeep::{DiskGuard, Upkeep};
 
 /// Groups that replay at the same time.
 const REPLAYS: usize = 3;
+/// A replica that has not heard a leader for so long is not caught up with one.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How far starting is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Groups of this node.
     pub groups: usize,
-    /// Those that lead or follow, and have replayed.
+    /// Those that lead, or have caught up with their leader.
     pub ready: usize,
     /// Log entries still to be replayed in groups that have started.
     pub entries_left: u64,
     /// Groups that cannot start, and why.
     pub failed: Vec<(String, String)>,
+    /// What the node waits for before it belongs to a cluster; empty once it does.
+    pub waits_for: String,
 }
 
 /// What `Replication::salvage` did to one group.
@@ -62,7 +72,7 @@ pub struct SalvageLine {
 /// A shard on this node.
 #[derive(Clone)]
 pub(crate) enum Local {
-    /// Replaying, or waiting for its turn to.
+    /// Replaying, catching up, or waiting for its turn to.
     Starting,
     /// It takes reads and writes.
     Ready(Arc<ShardHandle>),
@@ -72,43 +82,64 @@ pub(crate) enum Local {
 
 /// What is shared with tasks and upkeep.
 pub(crate) struct Inner {
+    pub(crate) node: NodeId,
+    /// This node as it introduces itself; what its flags say of settings is in `own`.
+    pub(crate) me: Candidate,
+    /// Who it is to its peers.
+    pub(crate) identity: rpc::Me,
+    pub(crate) peers: Arc<rpc::Peers>,
     pub(crate) config: ReplicationConfig,
+    pub(crate) folder: DataFolder,
     pub(crate) store: Arc<Store>,
     pub(crate) log: Arc<NodeLog>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) meta: Arc<Group>,
+    pub(crate) ground: Ground,
+    /// The meta group, once this node has a replica of it.
+    pub(crate) meta: ArcSwapOption<Group>,
+    /// The cluster as the meta state here says; `None` before this node belongs to one.
+    pub(crate) cluster: ArcSwapOption<Cluster>,
+    /// Groups that take messages from peers, by replica id.
+    pub(crate) groups: RwLock<HashMap<u64, Arc<Group>>>,
     pub(crate) shards: RwLock<BTreeMap<ShardId, Local>>,
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) guard: Arc<DiskGuard>,
-    pub(crate) retention_ms: std::sync::atomic::AtomicI64,
+    /// What this node's own flags say of the settings that must agree.
+    pub(crate) own: Mutex<BTreeMap<String, String>>,
+    /// Why this node belongs to no cluster yet, or may not any more.
+    pub(crate) waits_for: Mutex<String>,
+    pub(crate) membership: membership::State,
     changed: watch::Sender<u64>,
-    map: Arc<ArcSwap<ShardMap>>,
+    pub(crate) map: Arc<ArcSwap<ShardMap>>,
     pub(crate) stopping: AtomicBool,
+    /// Shards that replay at the same time.
+    turns: Semaphore,
+    pub(crate) router: Router,
+    pub(crate) heard: Heard,
 }
 
 /// This node's replicas.
 pub struct Replication {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     upkeep: Arc<Upkeep>,
-    pool: Arc<ApplyPool>,
-    runtimes: parking_lot::Mutex<Option<(Runtime, Runtime)>>,
-    identity: Identity,
-    _folder: Option<DataFolder>,
+    runtimes: Mutex<Option<(Runtime, Runtime)>>,
+    serving: Mutex<Option<rpc::Serving>>,
+    fragments: Arc<OnceLock<RunFragment>>,
 }
 
 impl std::fmt::Debug for Replication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Replication({})", self.identity.cluster_name)
+        write!(f, "Replication({:016x})", self.node().0)
     }
 }
 
 impl Replication {
-    /// Opens the data folder of `config` with its log and database, and starts everything in it; forms a cluster of
-    /// one in an empty folder. Returns when the shard map is known; shards get ready in the background (see
-    /// [`Replication::caught_up`]). The folder stays locked until the value is dropped.
+    /// Opens the data folder of `config` with its log and database. What it holds is started in the background, as is
+    /// forming or joining a cluster where it belongs to none yet (see [`Replication::caught_up`]). The folder stays
+    /// locked until the value is dropped. `peering` is where other nodes reach this one.
     pub async fn open(
         config: ReplicationConfig,
+        peering: Peering,
         clock: Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, ReplicationError> {
@@ -117,72 +148,114 @@ impl Replication {
         let files = DiskFiles::new(&folder.log_dir())
             .map_err(ReplicationError::io(folder.log_dir().display().to_string(), "create"))?;
         let log = NodeLog::open(Arc::new(files), config.log.clone(), Arc::clone(&clock), registry)?;
-        let identity = folder.identity().clone();
-        Self::start(config, identity, Some(folder), store, log, clock, registry).await
-    }
-
-    /// [`Replication::open`] over parts that the caller opened (tests, with faulty files). `folder` is kept locked.
-    pub async fn start(
-        config: ReplicationConfig,
-        identity: Identity,
-        folder: Option<DataFolder>,
-        store: Arc<Store>,
-        log: Arc<NodeLog>,
-        clock: Arc<dyn Clock>,
-        registry: &mut Registry,
-    ) -> Result<Arc<Self>, ReplicationError> {
         let metrics = Arc::new(Metrics::new(registry));
         let raft = runtime("raft", 1)?;
         let data = runtime("shards", 2)?;
-        let pool = ApplyPool::start(config.apply_threads)?;
+        let known = folder.identity();
+        let node = known.node;
+        let cluster_id = match known.standing {
+            Standing::Member { cluster_id, .. } => cluster_id,
+            Standing::Empty | Standing::Forming(_) => 0,
+        };
+        let security = peer_security(&peering, &known.cluster_name)?;
+        let identity = rpc::Identity { cluster_name: known.cluster_name, cluster_id, node };
+        let identity: rpc::Me = Arc::new(ArcSwap::from_pointee(identity));
+        let runtimes = rpc::Runtimes { raft: raft.handle().clone(), data: data.handle().clone() };
+        let wire = rpc::Metrics::new(registry);
+        let peers = rpc::Peers::new(
+            Arc::clone(&identity),
+            security.clone(),
+            rpc::PeersConfig::default(),
+            runtimes.clone(),
+            wire.clone(),
+        );
+        let own = membership::own_settings(&config);
+        let name = match &config.node_name {
+            name if name.is_empty() => format!("{:016x}", node.0),
+            name => name.clone(),
+        };
+        let (zone, address) = (config.zone.clone(), peering.advertise.clone());
+        let me = Candidate { node, name, zone, address, own: own.clone() };
+        if !me.is_plain() {
+            let reason = "the node's name, zone or advertised address is longer than 255 bytes or holds control characters";
+            return Err(ReplicationError::Meta(reason.to_owned()));
+        }
         let ground = Ground {
-            node: identity.node.0,
             log: Arc::clone(&log),
-            pool: Arc::clone(&pool),
+            pool: ApplyPool::start(config.apply_threads)?,
+            peers: Arc::clone(&peers),
             raft: raft.handle().clone(),
             data: data.handle().clone(),
             metrics: Arc::clone(&metrics),
         };
-        let meta = start_meta(&ground, &identity, &store).await?;
-        let cluster = form_or_read(&config, &identity, &store, &meta).await?;
         let waiting = Waiting::new(config.max_waiting_bytes, Arc::clone(&metrics));
         let guard = DiskGuard::new(&config, Arc::clone(&metrics));
-        let shards = cluster.replicas.iter().map(|(shard, _)| (*shard, Local::Starting)).collect();
+        let unknown = ShardMap::new(
+            Epoch(0),
+            topology::shard_map::SCHEME,
+            ShardMap::initial(config.shards).versions().to_vec(),
+        );
+        let unknown = unknown.map_err(|error| ReplicationError::Meta(error.to_string()))?;
         let inner = Arc::new(Inner {
-            retention_ms: config.retention_ms.into(),
+            membership: membership::State::new(me.clone(), &config),
+            own: Mutex::new(own),
+            node,
+            me,
+            identity,
+            peers,
             config,
+            folder,
             store,
             log,
             clock,
             metrics,
-            meta,
-            shards: RwLock::new(shards),
+            ground,
+            meta: ArcSwapOption::empty(),
+            cluster: ArcSwapOption::empty(),
+            groups: RwLock::default(),
+            shards: RwLock::default(),
             waiting,
             guard,
+            waits_for: Mutex::new("starting".to_owned()),
             changed: watch::channel(0).0,
-            map: Arc::new(ArcSwap::from_pointee(cluster.map.clone())),
+            map: Arc::new(ArcSwap::from_pointee(unknown)),
             stopping: AtomicBool::new(false),
+            turns: Semaphore::new(REPLAYS),
+            router: Router::default(),
+            heard: Heard::default(),
         });
-        start_shards(&inner, &ground, &cluster);
+        let fragments = Arc::new(OnceLock::new());
+        let serving = rpc::serve(
+            peering.listener,
+            Arc::new(Answerer::new(&inner, Arc::clone(&fragments))),
+            Arc::clone(&inner.identity),
+            security,
+            rpc::ServeConfig {
+                snapshot_bytes_per_second: peering.snapshot_bytes_per_second,
+                ..rpc::ServeConfig::default()
+            },
+            runtimes,
+            wire,
+        );
+        membership::start(&inner);
         let upkeep = Upkeep::start(&inner, data.handle())?;
         Ok(Arc::new(Self {
             inner,
             upkeep: Arc::new(upkeep),
-            pool,
-            runtimes: parking_lot::Mutex::new(Some((raft, data))),
-            identity,
-            _folder: folder,
+            runtimes: Mutex::new(Some((raft, data))),
+            serving: Mutex::new(Some(serving)),
+            fragments,
         }))
     }
 
     /// Who this node is.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Identity {
+        self.inner.folder.identity()
     }
 
     /// This node's id.
     pub fn node(&self) -> NodeId {
-        self.identity.node
+        self.inner.node
     }
 
     /// The shard map, kept current.
@@ -190,10 +263,9 @@ impl Replication {
         Arc::clone(&self.inner.map)
     }
 
-    /// Whether all groups of this node have a leader and have replayed: what `/-/ready` asks.
+    /// Whether this node belongs to a cluster and all its replicas are caught up: what `/-/ready` asks.
     pub fn caught_up(&self) -> bool {
-        let progress = self.progress();
-        progress.ready == progress.groups
+        self.progress().is_ready()
     }
 
     /// Waits until [`Replication::caught_up`] or a group failed to start, at most `limit`.
@@ -202,10 +274,12 @@ impl Replication {
         let wait = async {
             loop {
                 let progress = self.progress();
-                if progress.ready == progress.groups || !progress.failed.is_empty() {
+                if progress.is_ready() || !progress.failed.is_empty() {
                     return;
                 }
-                if changed.changed().await.is_err() {
+                // A replica that is behind again catches up without a change here.
+                let again = tokio::time::timeout(Duration::from_millis(200), changed.changed()).await;
+                if matches!(again, Ok(Err(_))) {
                     return;
                 }
             }
@@ -220,21 +294,11 @@ impl Replication {
         self.inner.progress()
     }
 
-    /// Changes how long samples are kept, ms (0 = for ever).
+    /// Takes note that this node's flags now say that samples are kept for so long, ms (0 = for ever). It takes effect
+    /// once all nodes' flags say so.
     pub fn set_retention(&self, retention_ms: i64) {
-        self.inner.retention_ms.store(retention_ms, Ordering::Relaxed);
-    }
-
-    /// The settings document of the cluster, when one was stored.
-    pub fn settings(&self) -> Result<Option<Vec<u8>>, Failure> {
-        Ok(self.inner.store.meta().get(meta::SETTINGS)?)
-    }
-
-    /// Replaces the settings document if it still is `old`; whether it was.
-    pub async fn set_settings(&self, old: Option<Vec<u8>>, new: Vec<u8>) -> Result<bool, Failure> {
-        let writes = vec![storage::MetaWrite::Put { key: meta::SETTINGS.to_vec(), value: new }];
-        let command = Command { expect: vec![(meta::SETTINGS.to_vec(), old)], writes };
-        self.inner.command(&command).await
+        self.inner.own.lock().insert("retention".to_owned(), model::time::format_duration(retention_ms));
+        self.inner.membership.announce_again();
     }
 
     /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`, in all shards of this node.
@@ -281,6 +345,7 @@ impl Replication {
         }
         // Writes that are stuck are told by the stop of their group.
         let _ = tokio::time::timeout(self.inner.config.leader_wait, self.inner.waiting.drained()).await;
+        crate::tend::hand_over(&self.inner).await;
         self.stop_upkeep().await;
         let result = self.flush().await;
         self.stop_groups().await;
@@ -294,15 +359,19 @@ impl Replication {
         let _ = tokio::task::spawn_blocking(move || upkeep.stop()).await;
     }
 
-    async fn stop_groups(&self) {
-        let shards: Vec<Local> = self.inner.shards.read().values().cloned().collect();
-        for local in shards {
-            if let Local::Ready(handle) = local {
-                handle.group.stop().await;
-            }
+    /// Has plan fragments that other nodes send evaluated by `run`; to be named once.
+    pub fn answer_fragments(&self, run: RunFragment) {
+        if self.fragments.set(run).is_err() {
+            tracing::warn!("who evaluates plan fragments is named already");
         }
-        self.inner.meta.stop().await;
-        let pool = Arc::clone(&self.pool);
+    }
+
+    async fn stop_groups(&self) {
+        // Nobody is answered any more, as after a kill.
+        drop(self.serving.lock().take());
+        let groups: Vec<Arc<Group>> = self.inner.groups.write().drain().map(|(_, group)| group).collect();
+        futures::future::join_all(groups.iter().map(|group| group.stop())).await;
+        let pool = Arc::clone(&self.inner.ground.pool);
         // A blocking join of threads that only finish what they have.
         let _ = tokio::task::spawn_blocking(move || pool.stop()).await;
         let runtimes = self.runtimes.lock().take();
@@ -341,11 +410,30 @@ impl Drop for Replication {
             raft.shutdown_background();
             data.shutdown_background();
         }
-        self.pool.stop();
+        self.inner.ground.pool.stop();
+    }
+}
+
+impl Progress {
+    /// Whether everything is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.waits_for.is_empty() && self.ready == self.groups
     }
 }
 
 pub(crate) mod salvage;
+
+fn peer_security(peering: &Peering, cluster_name: &str) -> Result<rpc::Security, ReplicationError> {
+    let secret = match &peering.secret {
+        Some(text) => rpc::Secret::new(text)?,
+        None => rpc::Secret::none(),
+    };
+    let tls = peering
+        .tls
+        .clone()
+        .map(|PeerTls { cert, key, ca }| rpc::Tls::load(rpc::TlsFiles { cert, key, ca }, cluster_name));
+    Ok(rpc::Security { secret, tls: tls.transpose()? })
+}
 
 fn runtime(name: &'static str, threads: usize) -> Result<Runtime, ReplicationError> {
     tokio::runtime::Builder::new_multi_thread()
@@ -356,108 +444,86 @@ fn runtime(name: &'static str, threads: usize) -> Result<Runtime, ReplicationErr
         .map_err(ReplicationError::io(name, "start the runtime of"))
 }
 
-async fn start_meta(
-    ground: &Ground,
-    identity: &Identity,
-    store: &Arc<Store>,
-) -> Result<Arc<Group>, ReplicationError> {
-    let members = BTreeMap::from([(identity.meta_replica, Peer { node: identity.node.0 })]);
-    let target = Target::Meta(Arc::clone(store));
-    Group::start(ground, "meta group".into(), GroupId(identity.meta_replica), target, Some(members)).await
-}
-
-/// Reads the cluster's state, forming the cluster first where there is none.
-async fn form_or_read(
-    config: &ReplicationConfig,
-    identity: &Identity,
-    store: &Arc<Store>,
-    meta: &Arc<Group>,
-) -> Result<Cluster, ReplicationError> {
-    let group = |failure: Failure| ReplicationError::group("meta group", failure);
-    let term = meta.wait_leading(Duration::from_secs(30)).await.map_err(group)?;
-    if let Some(cluster) = meta::read(store.meta(), identity.node)? {
-        return Ok(cluster);
-    }
-    let command = meta::form(
-        identity.cluster_id,
-        &identity.cluster_name,
-        identity.node,
-        &config.node_name,
-        identity.meta_replica,
-        config.shards.max(1),
-    );
-    meta.propose(command.encode().into(), term).await.map_err(group)?;
-    meta::read(store.meta(), identity.node)?
-        .ok_or_else(|| ReplicationError::Meta("the cluster was formed and is not there".to_owned()))
-}
-
-/// Starts the shards in the background, a few at a time.
-fn start_shards(inner: &Arc<Inner>, ground: &Ground, cluster: &Cluster) {
-    let turns = Arc::new(Semaphore::new(REPLAYS));
-    for &(shard, replica) in &cluster.replicas {
-        let (inner, ground, turns) = (Arc::clone(inner), ground.clone(), Arc::clone(&turns));
-        ground.data.clone().spawn(async move {
-            let turn = turns.acquire().await;
-            let local = match start_shard(&inner, &ground, shard, replica).await {
-                Ok(handle) => Local::Ready(handle),
-                Err(error) => {
-                    tracing::error!(shard = shard.0, %error, "a shard cannot start");
-                    Local::Failed(error.to_string())
-                }
-            };
-            drop(turn);
-            inner.set(shard, local);
-        });
-    }
-}
-
-async fn start_shard(
+/// Starts this node's replica of a shard, after its turn; `founders` as in [`Group::start`].
+pub(crate) async fn start_shard(
     inner: &Arc<Inner>,
-    ground: &Ground,
     shard: ShardId,
     replica: ReplicaId,
-) -> Result<Arc<ShardHandle>, ReplicationError> {
-    let store = Arc::clone(&inner.store);
-    let opened = tokio::task::spawn_blocking(move || store.shard(shard, replica)).await;
-    let opened = opened.map_err(|error| ReplicationError::group(format!("shard {shard}"), error))??;
-    let members = BTreeMap::from([(replica.0, Peer { node: ground.node })]);
+    founders: Option<Founders>,
+) -> Result<(), ReplicationError> {
+    let name = format!("shard {shard}");
+    let failed = |reason: &dyn std::fmt::Display| ReplicationError::group(&name, reason);
+    // Closed never: the semaphore lives as long as the node.
+    let turn = inner.turns.acquire().await.map_err(|error| failed(&error))?;
+    let (store, finishing) = (Arc::clone(&inner.store), Arc::clone(inner));
+    let opened = tokio::task::spawn_blocking(move || {
+        // State that was fetched and not taken over before the last stop comes first.
+        catch_up::finish(&finishing, storage::Subject::Shard(shard), replica)?;
+        store.shard(shard, replica).map_err(ReplicationError::from)
+    })
+    .await;
+    let opened = opened.map_err(|error| failed(&error))??;
     let target = Target::Shard(Arc::clone(&opened));
-    let group =
-        Group::start(ground, format!("shard {shard}"), GroupId(replica.0), target, Some(members)).await?;
-    // Ready means: somebody leads, and everything committed before is applied.
-    group
-        .wait_leading(Duration::from_secs(600))
-        .await
-        .map_err(|f| ReplicationError::group(format!("shard {shard}"), f))?;
-    let waiting = Arc::clone(&inner.waiting);
-    let clock = Arc::clone(&inner.clock);
-    Ok(ShardHandle::start(shard, group, opened, &inner.config, waiting, clock, &ground.data))
+    let group = Group::start(&inner.ground, name.clone(), GroupId(replica.0), target, founders).await?;
+    inner.groups.write().insert(replica.0, Arc::clone(&group));
+    drop(turn);
+    // It takes as long as it takes: an election without a majority, or history to be fetched.
+    group.wait_caught_up().await.map_err(|error| failed(&error))?;
+    let (waiting, clock) = (Arc::clone(&inner.waiting), Arc::clone(&inner.clock));
+    let data = &inner.ground.data;
+    let handle = ShardHandle::start(shard, group, opened, &inner.config, waiting, clock, data);
+    inner.set(shard, Local::Ready(handle));
+    Ok(())
 }
 
 impl Inner {
-    fn set(&self, shard: ShardId, local: Local) {
+    pub(crate) fn set(&self, shard: ShardId, local: Local) {
         self.shards.write().insert(shard, local);
+        self.note_change();
+    }
+
+    /// Wakes those who wait for the node's groups.
+    pub(crate) fn note_change(&self) {
         let progress = self.progress();
         self.metrics.ready_groups.set(i64::try_from(progress.ready).unwrap_or(i64::MAX));
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// Whether a replica leads, or has caught up with a leader that it hears: one that has no vote never notices by itself
+    /// that nobody leads it any more.
+    pub(crate) fn is_caught_up(&self, group: &Group) -> bool {
+        let heard = || self.heard.last(group.id.0).is_some_and(|(at, _)| at.elapsed() < SILENCE);
+        group.caught_up() && (group.leading().is_some() || heard())
+    }
+
+    /// How long samples are kept, ms; 0 = for ever.
+    pub(crate) fn retention_ms(&self) -> i64 {
+        let cluster = self.cluster.load();
+        cluster.as_ref().and_then(|c| c.settings.retention_ms()).unwrap_or(self.config.retention_ms)
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         let shards = self.shards.read();
-        let mut progress =
-            Progress { groups: shards.len() + 1, ready: 0, entries_left: 0, failed: Vec::new() };
+        let mut progress = Progress {
+            groups: shards.len() + 1,
+            waits_for: self.waits_for.lock().clone(),
+            ..Progress::default()
+        };
         if let Some(error) = self.log.failure() {
             progress.failed.push(("node log".to_owned(), error.to_string()));
             return progress;
         }
-        if self.meta.leading().is_some() {
+        if let Some(reason) = self.membership.failure() {
+            progress.failed.push(("meta group".to_owned(), reason));
+        }
+        if self.meta.load().as_ref().is_some_and(|meta| self.is_caught_up(meta)) {
             progress.ready += 1;
         }
         for (id, local) in &*shards {
             match local {
                 Local::Starting => {}
                 Local::Ready(handle) => {
-                    progress.ready += usize::from(handle.group.leading().is_some());
+                    progress.ready += usize::from(self.is_caught_up(&handle.group));
                     progress.entries_left += handle.group.replay_left();
                 }
                 Local::Failed(reason) => progress.failed.push((format!("shard {id}"), reason.clone())),
@@ -469,6 +535,7 @@ impl Inner {
     /// The shard, waiting a bounded time while it starts.
     pub(crate) async fn ready(&self, shard: ShardId) -> Result<Arc<ShardHandle>, Failure> {
         let look = || match self.shards.read().get(&shard) {
+            None if self.cluster.load().is_none() => None,
             None => {
                 Some(Err(Failure::new(model::Code::WrongOwner, format!("shard {shard} is not on this node"))))
             }
@@ -493,16 +560,32 @@ impl Inner {
                 }
             }
         };
-        let late = || Err(Failure::unavailable(format!("shard {shard} is still replaying its log"), RETRY));
+        let late = || {
+            let reason = match &*self.waits_for.lock() {
+                waits if waits.is_empty() => format!("shard {shard} is still catching up"),
+                waits => format!("this node does not belong to a cluster yet: {waits}"),
+            };
+            Err(Failure::unavailable(reason, RETRY))
+        };
         tokio::time::timeout(self.config.leader_wait, wait).await.unwrap_or_else(|_| late())
     }
 
-    /// Carries out a meta command; whether its conditions held.
-    pub(crate) async fn command(&self, command: &Command) -> Result<bool, Failure> {
-        let term = self.meta.wait_leading(self.config.leader_wait).await?;
-        match self.meta.propose(command.encode().into(), term).await? {
+    /// The meta group.
+    pub(crate) fn meta_group(&self) -> Result<Arc<Group>, Failure> {
+        let waits = || Failure::unavailable("this node does not belong to a cluster yet", RETRY);
+        self.meta.load_full().ok_or_else(waits)
+    }
+
+    /// Proposes a meta command as the meta group's leader; whether its conditions held.
+    pub(crate) async fn lead_command(&self, command: Vec<u8>) -> Result<bool, LeadError> {
+        let meta = self.meta_group().map_err(LeadError::Failed)?;
+        let term = meta.wait_leading(self.config.leader_wait).await?;
+        match meta.propose(command.into(), term).await? {
             Applied::Meta(held) => Ok(held),
-            other => Err(Failure::internal(format!("applying a meta command gave {other:?}"))),
+            other => {
+                let what = format!("applying a meta command gave {other:?}");
+                Err(LeadError::Failed(Failure::internal(what)))
+            }
         }
     }
 
@@ -523,19 +606,7 @@ impl ShardWriter for Replication {
         shard: ShardId,
         batch: Arc<ShardBatch>,
     ) -> BoxFuture<'_, Result<ShardReport, ShardWriteError>> {
-        Box::pin(async move {
-            if self.inner.stopping.load(Ordering::Relaxed) {
-                let failure = Failure::unavailable("the node is stopping", RETRY);
-                return Err(ShardWriteError::Failed(failure));
-            }
-            if let Some(error) = self.inner.log.failure() {
-                // Nothing can be stored until somebody has seen to the disk: say so at once.
-                return Err(ShardWriteError::Failed(Failure::unavailable(error.to_string(), RETRY)));
-            }
-            self.inner.guard.check().map_err(ShardWriteError::Failed)?;
-            let handle = self.inner.ready(shard).await.map_err(ShardWriteError::Failed)?;
-            handle.write(batch).await
-        })
+        Box::pin(async move { self.inner.route_write(shard, batch).await })
     }
 }
 
@@ -549,21 +620,7 @@ impl ShardReader for Replication {
         shard: ShardId,
         level: ReadLevel,
     ) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>> {
-        Box::pin(async move {
-            let handle = self.inner.ready(shard).await?;
-            // A leader's state is as new as any replica's; whoever does not lead has to ask.
-            let fresh = matches!(level, ReadLevel::MaxStaleness(_)) && handle.group.leading().is_some();
-            if !fresh {
-                // Just after a start or an election the leader may not be known yet: that is waited for, not answered.
-                let probe = async {
-                    handle.group.wait_leading(self.inner.config.leader_wait).await?;
-                    handle.group.linearize().await
-                };
-                let late = || Failure::unavailable(format!("shard {shard} has no leader just now"), RETRY);
-                tokio::time::timeout(self.inner.config.leader_wait, probe).await.map_err(|_| late())??;
-            }
-            Ok(handle.shard.reader())
-        })
+        Box::pin(async move { self.inner.route_read(shard, level).await })
     }
 
     fn overlapping(&self, range: TimeRange) -> bool {
@@ -580,10 +637,13 @@ impl StorageView for Replication {
 }
 
 /// Replicas of this node by group id, for messages.
-pub(crate) fn group_names(cluster: Option<&Cluster>, meta_replica: u64) -> HashMap<u64, String> {
-    let mut names = HashMap::from([(meta_replica, "meta group".to_owned())]);
-    for (shard, replica) in cluster.map(|cluster| cluster.replicas.as_slice()).unwrap_or_default() {
-        names.insert(replica.0, format!("shard {shard}"));
-    }
-    names
+pub(crate) fn group_names(
+    cluster: Option<&Cluster>,
+    node: NodeId,
+    meta_replica: Option<u64>,
+) -> HashMap<u64, String> {
+    let meta = meta_replica.map(|replica| (replica, "meta group".to_owned()));
+    let shards = cluster.map(|cluster| cluster.replicas_on(node)).unwrap_or_default();
+    let shards = shards.into_iter().map(|(shard, replica, _)| (replica.0, format!("shard {shard}")));
+    meta.into_iter().chain(shards).collect()
 }

@@ -11,9 +11,9 @@ use model::{Labels, MatchOp, Matcher, Sample, ShardId, TenantId, TimeRange};
 use prometheus_client::registry::Registry;
 use storage::log::LogConfig;
 
-use crate::{Replication, ReplicationConfig};
+use crate::{Peering, Replication, ReplicationConfig};
 
-fn config(dir: &std::path::Path) -> ReplicationConfig {
+pub(crate) fn config(dir: &std::path::Path) -> ReplicationConfig {
     ReplicationConfig {
         data_dir: dir.to_path_buf(),
         shards: 2,
@@ -24,14 +24,22 @@ fn config(dir: &std::path::Path) -> ReplicationConfig {
     }
 }
 
+/// A peer port that nobody else knows.
+pub(crate) async fn peering() -> Peering {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let advertise = listener.local_addr().unwrap().to_string();
+    Peering { listener, advertise, secret: None, tls: None, snapshot_bytes_per_second: 0 }
+}
+
 async fn open(config: &ReplicationConfig) -> Arc<Replication> {
     let clock = Arc::new(SystemClock::new());
-    let node = Replication::open(config.clone(), clock, &mut Registry::default()).await.unwrap();
+    let mut registry = Registry::default();
+    let node = Replication::open(config.clone(), peering().await, clock, &mut registry).await.unwrap();
     assert!(node.wait_caught_up(Duration::from_secs(20)).await, "{:?}", node.progress());
     node
 }
 
-fn run<F: Future<Output = ()>>(test: F) {
+pub(crate) fn run<F: Future<Output = ()>>(test: F) {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,9 +57,9 @@ fn labels(series: usize) -> Labels {
     builder.build().unwrap()
 }
 
-const START: i64 = 1_700_000_000_000;
+pub(crate) const START: i64 = 1_700_000_000_000;
 
-fn batch(series: std::ops::Range<usize>, step: i64) -> Arc<ShardBatch> {
+pub(crate) fn batch(series: std::ops::Range<usize>, step: i64) -> Arc<ShardBatch> {
     let mut batch = ShardBatch {
         tenant: Some(TenantId::anonymous()),
         epoch: model::Epoch(1),
@@ -74,7 +82,7 @@ fn value(series: usize, step: i64) -> f64 {
 }
 
 /// Writes steps to a shard, one batch each, and expects all of it taken.
-async fn write(node: &Replication, shard: ShardId, series: usize, steps: std::ops::Range<i64>) {
+pub(crate) async fn write(node: &Replication, shard: ShardId, series: usize, steps: std::ops::Range<i64>) {
     for step in steps {
         let report = node.write(shard, batch(0..series, step)).await.unwrap();
         assert!(report.rejected.is_empty(), "{report:?}");
@@ -82,7 +90,7 @@ async fn write(node: &Replication, shard: ShardId, series: usize, steps: std::op
 }
 
 /// Everything in a shard: (series, step) pairs, checked for value and order.
-async fn read(node: &Replication, shard: ShardId) -> Vec<(usize, i64)> {
+pub(crate) async fn read(node: &Replication, shard: ShardId) -> Vec<(usize, i64)> {
     let source = node.snapshot(shard, ReadLevel::Linearizable).await.unwrap();
     let request = SelectRequest {
         tenant: TenantId::anonymous(),
@@ -105,7 +113,7 @@ async fn read(node: &Replication, shard: ShardId) -> Vec<(usize, i64)> {
     found
 }
 
-fn expect(series: usize, steps: i64) -> Vec<(usize, i64)> {
+pub(crate) fn expect(series: usize, steps: i64) -> Vec<(usize, i64)> {
     (0..series).flat_map(|n| (0..steps).map(move |step| (n, step))).collect()
 }
 

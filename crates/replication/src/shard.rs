@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::config::ReplicationConfig;
-use crate::group::{Group, RETRY};
+use crate::group::{Group, LeadError, RETRY};
 use crate::metrics::{Metrics, ShardLabel};
 use crate::types::Applied;
 
@@ -149,7 +149,8 @@ impl ShardHandle {
         if entry.is_empty() {
             return Ok(());
         }
-        self.group.propose(Bytes::from(entry), term).await.map(|_| ())
+        self.group.propose(Bytes::from(entry), term).await?;
+        Ok(())
     }
 }
 
@@ -236,11 +237,11 @@ impl Proposer {
             }
             let term = match self.lead(&mut flying).await {
                 Ok(term) => term,
-                Err(failure) => {
+                Err(error) => {
                     bytes = 0;
                     for queued in pending.drain(..) {
                         // A writer that went away does not matter.
-                        let _ = queued.answer.send(Err(ShardWriteError::Failed(failure.clone())));
+                        let _ = queued.answer.send(Err(error.clone().into()));
                     }
                     continue;
                 }
@@ -258,7 +259,7 @@ impl Proposer {
     async fn lead(
         &mut self,
         flying: &mut FuturesUnordered<BoxFuture<'static, Done>>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, LeadError> {
         loop {
             let term = match self.group.leading() {
                 Some(term) => term,
@@ -319,8 +320,11 @@ impl Proposer {
             let committed = result.is_ok();
             let mut reports = match result {
                 Ok(Applied::Reports(reports)) => Ok(reports.into_iter().map(Some).collect::<Vec<_>>()),
-                Ok(other) => Err(Failure::internal(format!("applying a shard's entry gave {other:?}"))),
-                Err(failure) => Err(failure),
+                Ok(other) => {
+                    let what = format!("applying a shard's entry gave {other:?}");
+                    Err(ShardWriteError::Failed(Failure::internal(what)))
+                }
+                Err(error) => Err(error.into()),
             };
             for (position, queued) in waiters {
                 let answer = match &mut reports {
@@ -329,7 +333,7 @@ impl Proposer {
                             "an entry was applied without a report for its batch",
                         ))
                     }),
-                    Err(failure) => Err(ShardWriteError::Failed(failure.clone())),
+                    Err(error) => Err(error.clone()),
                 };
                 let _ = queued.answer.send(answer);
             }

@@ -164,6 +164,7 @@ fn watch_disk(inner: &Inner, stop: &Stop, _data: &Handle) {
         inner.metrics.waiting_bytes.set(i64::try_from(inner.waiting.used()).unwrap_or(i64::MAX));
         let left = inner.progress().entries_left;
         inner.metrics.replay_left.set(i64::try_from(left).unwrap_or(i64::MAX));
+        crate::status::measure(inner);
         if stop.wait(LOOK) {
             return;
         }
@@ -208,23 +209,26 @@ fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
         }
         // The log is too long: whoever holds its oldest segments back flushes, however little it has.
         let mut meta_due = false;
+        let meta = inner.meta.load_full();
+        let mut held: Vec<u64> = Vec::new();
         if inner.log.size() > inner.config.log_bytes {
             let keep = inner.config.log_bytes / 2;
-            let held: Vec<u64> = inner
+            held = inner
                 .log
                 .holdings()
                 .into_iter()
                 .filter(|h| h.behind_bytes > keep)
                 .map(|h| h.group.0)
                 .collect();
-            meta_due = held.contains(&inner.meta.id.0);
+            meta_due = meta.as_ref().is_some_and(|meta| held.contains(&meta.id.0));
             due.extend(
                 rest.filter(|(_, _, handle)| held.contains(&handle.group.id.0)).map(|(_, id, h)| (id, h)),
             );
         }
         for (id, handle) in due {
             since.remove(&id);
-            flush_shard(inner, &handle.shard, &handle.group, data);
+            let too_long = held.contains(&handle.group.id.0);
+            flush_shard(inner, &handle.shard, &handle.group, too_long, data);
             if stop.wait(Duration::ZERO) {
                 return;
             }
@@ -239,21 +243,23 @@ fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
             if let Err(error) = inner.store.meta().flush() {
                 inner.metrics.flush_failures.inc();
                 tracing::error!(%error, "cannot flush the meta group");
-            } else {
-                purge(&inner.meta, data);
             }
+        }
+        // Also what needed no flush: a member may have caught up since, or the log may have become too long.
+        for group in inner.groups.read().values() {
+            purge(group, held.contains(&group.id.0), data);
         }
     }
 }
 
-fn flush_shard(inner: &Inner, shard: &Arc<Shard>, group: &Arc<Group>, data: &Handle) {
+fn flush_shard(inner: &Inner, shard: &Arc<Shard>, group: &Arc<Group>, too_long: bool, data: &Handle) {
     let started = inner.clock.monotonic();
     match shard.flush() {
         Ok(_) => {
             inner.metrics.flushes.inc();
             let took = inner.clock.monotonic().saturating_sub(started);
             inner.metrics.flush_seconds.observe(took.as_secs_f64());
-            purge(group, data);
+            purge(group, too_long, data);
         }
         Err(error) => {
             inner.metrics.flush_failures.inc();
@@ -262,10 +268,11 @@ fn flush_shard(inner: &Inner, shard: &Arc<Shard>, group: &Arc<Group>, data: &Han
     }
 }
 
-fn purge(group: &Arc<Group>, data: &Handle) {
+/// Purges what the group does not need any more; also what only members need that are behind, when the log is too long.
+fn purge(group: &Arc<Group>, too_long: bool, data: &Handle) {
     let group = Arc::clone(group);
     data.spawn(async move {
-        if let Err(error) = group.purge_durable().await {
+        if let Err(error) = group.purge_durable(too_long).await {
             tracing::debug!(group = %group.name, %error, "cannot purge the log");
         }
     });
@@ -312,7 +319,7 @@ fn background(inner: &Inner, stop: &Stop, data: &Handle) {
 /// Proposes what time brings: the retention floor, the end of idle series.
 fn sweep(inner: &Inner, data: &Handle) {
     let now_ms = inner.clock.now_ms();
-    let retention = inner.retention_ms.load(Ordering::Relaxed);
+    let retention = inner.retention_ms();
     for (id, handle) in inner.ready_shards() {
         let Some(term) = handle.group.leading() else { continue };
         let mut entries = Vec::new();

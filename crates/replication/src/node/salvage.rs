@@ -29,11 +29,15 @@ pub(crate) fn salvage(config: &ReplicationConfig) -> Result<Vec<SalvageLine>, Re
     let mut registry = Registry::default();
     let store = Store::open(&folder.store_dir(), config.store.clone(), &mut registry)?;
     let identity = folder.identity();
-    let cluster = meta::read(store.meta(), identity.node)?;
-    let names = group_names(cluster.as_ref(), identity.meta_replica);
+    let cluster = meta::read(store.meta())?;
+    let meta_replica = identity.meta_replica();
+    let names = group_names(cluster.as_ref(), identity.node, meta_replica);
 
-    let mut durable = vec![(GroupId(identity.meta_replica), Target::Meta(Arc::clone(&store)).durable()?)];
-    for (shard, replica) in cluster.map(|cluster| cluster.replicas).unwrap_or_default() {
+    let mut durable = Vec::new();
+    if let Some(replica) = meta_replica {
+        durable.push((GroupId(replica), Target::Meta(Arc::clone(&store)).durable()?));
+    }
+    for (shard, replica, _) in cluster.map(|cluster| cluster.replicas_on(identity.node)).unwrap_or_default() {
         let shard = store.shard(shard, replica)?;
         durable.push((GroupId(replica.0), Target::Shard(shard).durable()?));
     }

@@ -1,0 +1,339 @@
+//! What there is to see of a cluster: members, shards, leaders, replicas, lag, settings and who differs from them.
+//!
+//! Each node tells what it sees of its own groups; whoever is asked puts the answers of all nodes together. A node that
+//! does not answer is shown as that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use model::seam::{
+    BoxFuture, ClusterStatus, ClusterView, MemberStatus, ReplicaStatus, ReplicaView, ShardStatus,
+};
+use model::{Failure, NodeId, ShardId};
+
+use crate::coding::{In, Out};
+use crate::group::{LeadError, RETRY};
+use crate::meta::{self, Cluster};
+use crate::metrics::ShardLabel;
+use crate::node::{Inner, Local, Replication};
+use crate::settings::SettingError;
+use crate::talk::{Ask, Reply};
+use crate::tend::transfer_led;
+
+/// How long a node may take to tell what it sees.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long handing a leadership over may take.
+const TRANSFER_ANSWER: Duration = Duration::from_secs(5);
+/// How often a change is tried again that others got ahead of.
+const TRIES: usize = 5;
+const VERSION: u8 = 1;
+
+/// What a node sees of its own replicas, the meta group's included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnStatus {
+    pub(crate) replicas: BTreeMap<u64, ReplicaView>,
+}
+
+impl OwnStatus {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Out(vec![VERSION]);
+        for (replica, view) in &self.replicas {
+            for number in [*replica, view.applied, view.committed] {
+                out.number(number);
+            }
+            let flags = [view.leads, view.ready, view.failed, view.votes];
+            out.byte(flags.iter().enumerate().map(|(at, flag)| u8::from(*flag) << at).sum());
+        }
+        out.0
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = In(bytes);
+        if input.byte()? != VERSION {
+            return None;
+        }
+        let mut replicas = BTreeMap::new();
+        while input.end().is_none() {
+            let (replica, applied, committed) = (input.number()?, input.number()?, input.number()?);
+            let flags = input.byte()?;
+            let [leads, ready, failed, votes] = [0, 1, 2, 3].map(|at| flags >> at & 1 == 1);
+            replicas.insert(replica, ReplicaView { applied, committed, leads, ready, failed, votes });
+        }
+        Some(Self { replicas })
+    }
+}
+
+/// What this node sees of its own replicas.
+pub(crate) fn own(inner: &Inner) -> OwnStatus {
+    let groups = inner.groups.read();
+    let mut replicas: BTreeMap<u64, ReplicaView> = groups
+        .values()
+        .map(|group| {
+            let (applied, committed) = group.progress();
+            let (leads, ready) = (group.leading().is_some(), inner.is_caught_up(group));
+            let votes = group.membership().voter_ids().any(|id| id == group.id.0);
+            (group.id.0, ReplicaView { applied, committed, leads, ready, failed: false, votes })
+        })
+        .collect();
+    drop(groups);
+    let cluster = inner.cluster.load();
+    for (shard, replica, _) in cluster.iter().flat_map(|cluster| cluster.replicas_on(inner.node)) {
+        if matches!(inner.shards.read().get(&shard), Some(Local::Failed(_))) {
+            replicas.entry(replica.0).or_default().failed = true;
+        }
+    }
+    OwnStatus { replicas }
+}
+
+/// Brings the metrics of the cluster up to date.
+pub(crate) fn measure(inner: &Inner) {
+    let Some(cluster) = inner.cluster.load_full() else { return };
+    let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let metrics = &inner.metrics;
+    metrics.members.set(gauge(cluster.members.len()));
+    metrics.settings_drift.set(gauge(cluster.settings.drift(&inner.own.lock()).len()));
+    let (mut leads, mut leaderless, mut short) = (0, 0, 0);
+    for (shard, group) in inner.running_shards() {
+        let (applied, committed) = group.progress();
+        let label = ShardLabel { shard: shard.0 };
+        metrics.lag.get_or_create(&label).set(i64::try_from(committed - applied).unwrap_or(i64::MAX));
+        leaderless += usize::from(group.leader().is_none());
+        if group.leading().is_some() {
+            leads += 1;
+            let membership = group.membership();
+            let good = membership
+                .voter_ids()
+                .filter(|id| *id == group.id.0 || group.is_current(*id) && group.answers(*id))
+                .count();
+            short += usize::from(good < cluster.settings.replication_factor());
+        }
+    }
+    metrics.leads.set(gauge(leads));
+    metrics.leaderless.set(gauge(leaderless));
+    metrics.short.set(gauge(short));
+}
+
+impl ClusterView for Replication {
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        Box::pin(gather(&self.inner))
+    }
+
+    fn change_settings(&self, changes: Vec<(String, String)>) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            for _ in 0..TRIES {
+                let cluster = inner.cluster()?;
+                let bad = |error: SettingError| Failure::invalid(error.to_string());
+                let new = cluster.settings.changed(&changes).map_err(bad)?;
+                if new.values == cluster.settings.values {
+                    return Ok(());
+                }
+                if inner.command(&meta::set_settings(&cluster.settings, &new)).await? {
+                    return Ok(());
+                }
+                inner.meta_changed(&cluster).await;
+            }
+            Err(Failure::unavailable("the settings are being changed by others; try again", RETRY))
+        })
+    }
+
+    fn transfer_leader(&self, shard: ShardId, node: String) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            let cluster = inner.cluster()?;
+            let to = named(&cluster, &node)?;
+            let Some(of_shard) = cluster.replicas.get(&shard) else {
+                return Err(Failure::invalid(format!("there is no shard {shard}")));
+            };
+            // Whoever leads answers; the others say who that is.
+            let mut nodes: Vec<NodeId> = of_shard.values().map(|placed| placed.node).collect();
+            let mut last = Failure::unavailable(format!("shard {shard} has no leader just now"), RETRY);
+            while let Some(node) = nodes.pop() {
+                let told = if node == inner.node {
+                    match transfer_led(inner, shard, to).await {
+                        Ok(()) => return Ok(()),
+                        Err(LeadError::NotLeader(_)) => continue,
+                        Err(LeadError::Failed(failure)) => Err(failure),
+                    }
+                } else {
+                    inner.ask(node, &Ask::Transfer { shard, to }, TRANSFER_ANSWER).await
+                };
+                match told {
+                    Ok(Reply::Done) => return Ok(()),
+                    Ok(_) => {}
+                    Err(failure) if failure.code == model::Code::Invalid => return Err(failure),
+                    Err(failure) => last = failure,
+                }
+            }
+            Err(last)
+        })
+    }
+
+    fn remove_node(&self, node: String) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            for _ in 0..TRIES {
+                let cluster = inner.cluster()?;
+                let node = named(&cluster, &node)?;
+                let replicas = cluster.replicas_on(node).len();
+                if replicas > 0 {
+                    let reason = format!(
+                        "node {:016x} has {replicas} replicas; moving them away is not there yet",
+                        node.0
+                    );
+                    return Err(Failure::invalid(reason));
+                }
+                if inner.command(&meta::remove_member(node, &cluster.members[&node])).await? {
+                    return Ok(());
+                }
+                inner.meta_changed(&cluster).await;
+            }
+            Err(Failure::unavailable("the node's record is being changed by others; try again", RETRY))
+        })
+    }
+}
+
+/// The member of that name or id.
+fn named(cluster: &Cluster, node: &str) -> Result<NodeId, Failure> {
+    let by_name = cluster.members.iter().find(|(_, member)| member.name == node).map(|(id, _)| *id);
+    let by_id =
+        || u64::from_str_radix(node, 16).ok().map(NodeId).filter(|id| cluster.members.contains_key(id));
+    by_name
+        .or_else(by_id)
+        .ok_or_else(|| Failure::invalid(format!("there is no node {node:?} in the cluster")))
+}
+
+impl Inner {
+    /// The cluster's state, or that there is none yet.
+    fn cluster(&self) -> Result<std::sync::Arc<Cluster>, Failure> {
+        let none = || {
+            let waits = self.waits_for.lock();
+            Failure::unavailable(format!("this node does not belong to a cluster yet: {waits}"), RETRY)
+        };
+        self.cluster.load_full().ok_or_else(none)
+    }
+
+    /// Waits a moment for the state to be another one than `known`.
+    async fn meta_changed(&self, known: &Cluster) {
+        for _ in 0..20 {
+            if self.cluster.load().as_deref() != Some(known) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn gather(inner: &Inner) -> ClusterStatus {
+    let Some(cluster) = inner.cluster.load_full() else {
+        return ClusterStatus {
+            name: inner.folder.identity().cluster_name,
+            id: 0,
+            node: inner.node,
+            waits_for: inner.waits_for.lock().clone(),
+            members: Vec::new(),
+            shards: Vec::new(),
+            settings_version: 0,
+            settings: BTreeMap::new(),
+        };
+    };
+    let asked = cluster.members.keys().map(|node| async move {
+        if *node == inner.node {
+            return (*node, Some(own(inner)));
+        }
+        let told = match inner.ask(*node, &Ask::Status, ANSWER).await {
+            Ok(Reply::Status(bytes)) => OwnStatus::decode(&bytes),
+            Ok(_) => None,
+            Err(failure) => {
+                tracing::debug!(node = format!("{:016x}", node.0), %failure, "a node does not tell its status");
+                None
+            }
+        };
+        (*node, told)
+    });
+    let told: BTreeMap<NodeId, Option<OwnStatus>> = join_all(asked).await.into_iter().collect();
+    let view = |node: NodeId, replica: u64| {
+        told.get(&node).and_then(Option::as_ref).and_then(|own| own.replicas.get(&replica)).copied()
+    };
+    let factor = cluster.settings.replication_factor();
+    let shards: Vec<ShardStatus> = cluster
+        .map
+        .all_shards()
+        .into_iter()
+        .map(|shard| {
+            let placed = cluster.replicas.get(&shard).into_iter().flatten();
+            let seen: Vec<_> =
+                placed.map(|(id, placed)| (*id, placed.node, view(placed.node, id.0))).collect();
+            let committed =
+                seen.iter().filter_map(|(_, _, view)| view.map(|v| v.committed)).max().unwrap_or(0);
+            let good = seen.iter().filter(|(_, _, view)| view.is_some_and(|v| v.ready && v.votes)).count();
+            ShardStatus {
+                shard,
+                leader: seen
+                    .iter()
+                    .find(|(_, _, view)| view.is_some_and(|v| v.leads))
+                    .map(|(_, node, _)| *node),
+                missing: factor.max(seen.len()).saturating_sub(good),
+                replicas: seen
+                    .into_iter()
+                    .map(|(replica, node, view)| {
+                        let lag = view.map_or(committed, |v| committed.saturating_sub(v.applied));
+                        ReplicaStatus { replica, node, view, lag }
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    let members = cluster
+        .members
+        .iter()
+        .map(|(node, member)| {
+            let meta = view(*node, member.meta_replica);
+            MemberStatus {
+                node: *node,
+                name: member.name.clone(),
+                zone: member.zone.clone(),
+                address: member.address.clone(),
+                answers: told.get(node).is_some_and(Option::is_some),
+                meta_voter: meta.is_some_and(|v| v.votes),
+                meta_leader: meta.is_some_and(|v| v.leads),
+                replicas: cluster.replicas_on(*node).len(),
+                leads: shards.iter().filter(|shard| shard.leader == Some(*node)).count(),
+                drift: cluster.settings.drift(&member.own),
+            }
+        })
+        .collect();
+    ClusterStatus {
+        name: cluster.name.clone(),
+        id: cluster.id,
+        node: inner.node,
+        waits_for: String::new(),
+        members,
+        shards,
+        settings_version: cluster.settings.version,
+        settings: cluster.settings.values.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_sees_comes_back() {
+        let view = |n: u64| ReplicaView {
+            applied: n,
+            committed: n + 1,
+            leads: n.is_multiple_of(2),
+            ready: n.is_multiple_of(3),
+            failed: n == 4,
+            votes: n > 2,
+        };
+        let status = OwnStatus { replicas: (1..9).map(|n| (n, view(n))).collect() };
+        let bytes = status.encode();
+        assert_eq!(OwnStatus::decode(&bytes), Some(status));
+        assert_eq!(OwnStatus::decode(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(OwnStatus::decode(&[]), None);
+    }
+}

@@ -1,0 +1,349 @@
+//! What nodes ask each other about the cluster, and the bytes of it: forming, joining, commands for the meta group,
+//! status, leadership. Who asks has passed the connection's handshake (name, secret, protocol version).
+
+use std::collections::BTreeMap;
+
+use model::{NodeId, ShardId};
+
+use crate::coding::{In, Out};
+use crate::folder::Agreement;
+use crate::members::{Candidate, Member};
+
+/// Version of these messages; nodes of other versions are told so.
+pub(crate) const VERSION: u8 = 1;
+
+/// How a node stands, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    Empty,
+    Forming { cluster_id: u64 },
+    Member { cluster_id: u64 },
+}
+
+/// A node introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) from: Candidate,
+    pub(crate) stand: Stand,
+    /// How many nodes it expects to form with.
+    pub(crate) expect: u64,
+    /// The empty nodes that it has had an answer from, itself included.
+    pub(crate) view: Vec<NodeId>,
+    /// Addresses at which it knows of nodes.
+    pub(crate) known: Vec<String>,
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Who are you? This is who I am.
+    Hello(Hello),
+    /// Form a cluster with us.
+    Agree(Agreement),
+    /// Make me a member.
+    Join(Candidate),
+    /// Propose this command to the meta group, if you lead it.
+    Command(Vec<u8>),
+    /// What do you see of the cluster?
+    Status,
+    /// Hand the leadership of a shard over, if you lead it.
+    Transfer { shard: ShardId, to: NodeId },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Hello(Hello),
+    /// Agreed; transferred.
+    Done,
+    /// No, and why.
+    Refused(String),
+    /// You are a member now.
+    Joined {
+        cluster_id: u64,
+        meta_replica: u64,
+        members: BTreeMap<NodeId, Member>,
+    },
+    /// I do not lead; this one may.
+    NotLeader(Option<NodeId>),
+    /// The command was committed; whether its conditions held.
+    Held(bool),
+    /// See `status`.
+    Status(Vec<u8>),
+}
+
+impl Out {
+    fn candidate(&mut self, candidate: &Candidate) {
+        self.number(candidate.node.0);
+        for text in [&candidate.name, &candidate.zone, &candidate.address] {
+            self.text(text);
+        }
+        self.number(candidate.own.len() as u64);
+        for (key, value) in &candidate.own {
+            self.text(key);
+            self.text(value);
+        }
+    }
+
+    fn members(&mut self, members: &BTreeMap<NodeId, Member>) {
+        self.number(members.len() as u64);
+        for (node, member) in members {
+            self.number(node.0);
+            self.bytes(&member.encode());
+        }
+    }
+
+    fn hello(&mut self, hello: &Hello) {
+        self.candidate(&hello.from);
+        let (stand, cluster_id) = match hello.stand {
+            Stand::Empty => (0, 0),
+            Stand::Forming { cluster_id } => (1, cluster_id),
+            Stand::Member { cluster_id } => (2, cluster_id),
+        };
+        self.byte(stand);
+        self.number(cluster_id);
+        self.number(hello.expect);
+        self.number(hello.view.len() as u64);
+        for node in &hello.view {
+            self.number(node.0);
+        }
+        self.number(hello.known.len() as u64);
+        for address in &hello.known {
+            self.text(address);
+        }
+    }
+}
+
+impl In<'_> {
+    fn candidate(&mut self) -> Option<Candidate> {
+        let node = NodeId(self.number()?);
+        let (name, zone, address) = (self.text()?, self.text()?, self.text()?);
+        let mut own = BTreeMap::new();
+        for _ in 0..self.number()? {
+            own.insert(self.text()?, self.text()?);
+        }
+        Some(Candidate { node, name, zone, address, own })
+    }
+
+    fn members(&mut self) -> Option<BTreeMap<NodeId, Member>> {
+        let mut members = BTreeMap::new();
+        for _ in 0..self.number()? {
+            members.insert(NodeId(self.number()?), Member::decode(self.bytes()?)?);
+        }
+        Some(members)
+    }
+
+    fn hello(&mut self) -> Option<Hello> {
+        let from = self.candidate()?;
+        let (stand, cluster_id) = (self.byte()?, self.number()?);
+        let stand = match stand {
+            0 => Stand::Empty,
+            1 => Stand::Forming { cluster_id },
+            2 => Stand::Member { cluster_id },
+            _ => return None,
+        };
+        let expect = self.number()?;
+        let mut view = Vec::new();
+        for _ in 0..self.number()? {
+            view.push(NodeId(self.number()?));
+        }
+        let mut known = Vec::new();
+        for _ in 0..self.number()? {
+            known.push(self.text()?);
+        }
+        Some(Hello { from, stand, expect, view, known })
+    }
+
+    fn node(&mut self) -> Option<Option<NodeId>> {
+        let node = self.number()?;
+        Some((node != 0).then_some(NodeId(node)))
+    }
+}
+
+impl Ask {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Out(vec![VERSION]);
+        match self {
+            Self::Hello(hello) => {
+                out.byte(1);
+                out.hello(hello);
+            }
+            Self::Agree(agreement) => {
+                out.byte(2);
+                out.number(agreement.cluster_id);
+                out.number(agreement.initiator.0);
+                out.members(&agreement.founders);
+            }
+            Self::Join(candidate) => {
+                out.byte(3);
+                out.candidate(candidate);
+            }
+            Self::Command(bytes) => {
+                out.byte(4);
+                out.bytes(bytes);
+            }
+            Self::Status => out.byte(5),
+            Self::Transfer { shard, to } => {
+                out.byte(6);
+                out.number(u64::from(shard.0));
+                out.number(to.0);
+            }
+        }
+        out.0
+    }
+
+    /// Reads it back; fails with a reason for the one who asked.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut input = In(bytes);
+        match input.byte() {
+            Some(VERSION) => {}
+            Some(other) => {
+                return Err(format!(
+                    "cluster messages of version {other} are not known, this node knows {VERSION}"
+                ));
+            }
+            None => return Err("an empty cluster message".to_owned()),
+        }
+        let mut read = || {
+            let ask = match input.byte()? {
+                1 => Self::Hello(input.hello()?),
+                2 => {
+                    let (cluster_id, initiator) = (input.number()?, NodeId(input.number()?));
+                    Self::Agree(Agreement { cluster_id, initiator, founders: input.members()? })
+                }
+                3 => Self::Join(input.candidate()?),
+                4 => Self::Command(input.bytes()?.to_vec()),
+                5 => Self::Status,
+                6 => Self::Transfer {
+                    shard: ShardId(u32::try_from(input.number()?).ok()?),
+                    to: NodeId(input.number()?),
+                },
+                _ => return None,
+            };
+            input.end()?;
+            Some(ask)
+        };
+        read().ok_or_else(|| "a cluster message that does not decode".to_owned())
+    }
+}
+
+impl Reply {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Out(vec![VERSION]);
+        match self {
+            Self::Hello(hello) => {
+                out.byte(1);
+                out.hello(hello);
+            }
+            Self::Done => out.byte(2),
+            Self::Refused(reason) => {
+                out.byte(3);
+                out.text(reason);
+            }
+            Self::Joined { cluster_id, meta_replica, members } => {
+                out.byte(4);
+                out.number(*cluster_id);
+                out.number(*meta_replica);
+                out.members(members);
+            }
+            Self::NotLeader(node) => {
+                out.byte(5);
+                out.number(node.map_or(0, |node| node.0));
+            }
+            Self::Held(held) => {
+                out.byte(6);
+                out.byte(u8::from(*held));
+            }
+            Self::Status(bytes) => {
+                out.byte(7);
+                out.bytes(bytes);
+            }
+        }
+        out.0
+    }
+
+    /// Reads it back.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = In(bytes);
+        if input.byte()? != VERSION {
+            return None;
+        }
+        let reply = match input.byte()? {
+            1 => Self::Hello(input.hello()?),
+            2 => Self::Done,
+            3 => Self::Refused(input.text()?),
+            4 => Self::Joined {
+                cluster_id: input.number()?,
+                meta_replica: input.number()?,
+                members: input.members()?,
+            },
+            5 => Self::NotLeader(input.node()?),
+            6 => Self::Held(input.byte()? != 0),
+            7 => Self::Status(input.bytes()?.to_vec()),
+            _ => return None,
+        };
+        input.end()?;
+        Some(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate() -> Candidate {
+        let own = BTreeMap::from([("retention".into(), "15d".into())]);
+        Candidate { node: NodeId(9), name: "a".into(), zone: "z".into(), address: "h:1".into(), own }
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            from: candidate(),
+            stand: Stand::Forming { cluster_id: 5 },
+            expect: 3,
+            view: vec![NodeId(9), NodeId(10)],
+            known: vec!["h:2".into()],
+        }
+    }
+
+    #[test]
+    fn messages_come_back_and_cut_ones_do_not() {
+        let member = candidate().into_member(1);
+        let members = BTreeMap::from([(NodeId(9), member)]);
+        let asks = [
+            Ask::Hello(hello()),
+            Ask::Agree(Agreement { cluster_id: 5, initiator: NodeId(9), founders: members.clone() }),
+            Ask::Join(candidate()),
+            Ask::Command(vec![1, 2]),
+            Ask::Status,
+            Ask::Transfer { shard: ShardId(3), to: NodeId(9) },
+        ];
+        for ask in asks {
+            let bytes = ask.encode();
+            assert_eq!(Ask::decode(&bytes), Ok(ask));
+            for cut in 0..bytes.len() {
+                assert!(Ask::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+            }
+        }
+        let replies = [
+            Reply::Hello(hello()),
+            Reply::Done,
+            Reply::Refused("no".into()),
+            Reply::Joined { cluster_id: 1, meta_replica: 2, members },
+            Reply::NotLeader(None),
+            Reply::NotLeader(Some(NodeId(4))),
+            Reply::Held(true),
+            Reply::Status(vec![9]),
+        ];
+        for reply in replies {
+            let bytes = reply.encode();
+            assert_eq!(Reply::decode(&bytes), Some(reply));
+            for cut in 0..bytes.len() {
+                assert_eq!(Reply::decode(&bytes[..cut]), None, "cut at {cut}");
+            }
+        }
+        assert!(Ask::decode(&[9, 1]).unwrap_err().contains("version 9"));
+    }
+}

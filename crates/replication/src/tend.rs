@@ -1,0 +1,201 @@
+//! Bringing groups to what the meta state says, as their leader: members, voters, leaders.
+//!
+//! Level-triggered: every half second the leader of a group compares and makes one change. The meta group's leader also
+//! places the replicas that the settings ask for and no node has yet. A shard's voters change once, when all its new
+//! replicas are there and have caught up. Leaderships are spread evenly: who leads more than another could hands one
+//! over, one at a time and not often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::join_all;
+use model::{Failure, NodeId, ShardId};
+use topology::replicas::{meta_voters, next_transfer};
+
+use crate::group::{Group, LeadError};
+use crate::meta::{self, Cluster};
+use crate::node::Inner;
+use crate::types::Peer;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two leaderships that this node hands over for balance.
+const BALANCE: Duration = Duration::from_secs(5);
+/// How long a leadership may take to change hands.
+const TRANSFER: Duration = Duration::from_secs(3);
+
+/// Tends the groups that this node leads until the node stops.
+pub(crate) fn start(inner: &Arc<Inner>) {
+    let inner = Arc::clone(inner);
+    inner.ground.data.clone().spawn(async move {
+        let mut balanced = inner.clock.monotonic();
+        while !inner.stopping.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+            let Some(cluster) = inner.cluster.load_full() else { continue };
+            if let Err(failure) = look(&inner, &cluster).await {
+                tracing::info!(%failure, "a group is not as the cluster's state says yet");
+            }
+            let now = inner.clock.monotonic();
+            if now.saturating_sub(balanced) >= BALANCE {
+                balanced = now;
+                if let Err(failure) = balance(&inner).await {
+                    tracing::info!(%failure, "a leadership was not handed over");
+                }
+            }
+        }
+    });
+}
+
+async fn look(inner: &Inner, cluster: &Cluster) -> Result<(), Failure> {
+    let meta = inner.meta_group()?;
+    if meta.leading().is_some() {
+        let members = cluster
+            .members
+            .iter()
+            .map(|(node, member)| (member.meta_replica, Peer { node: node.0 }))
+            .collect();
+        let now: BTreeSet<NodeId> =
+            meta.membership().voter_ids().filter_map(|id| cluster.node_of(model::ReplicaId(id))).collect();
+        let voters = meta_voters(&cluster.sites(), &now);
+        let voters = voters.iter().map(|node| cluster.members[node].meta_replica).collect();
+        tend(&meta, &members, &voters).await?;
+        if let Some(command) = meta::place_missing(cluster) {
+            inner.command(&command).await?;
+        }
+    }
+    let tended = inner.running_shards().into_iter().filter_map(|(shard, group)| {
+        group.leading()?;
+        let replicas: BTreeMap<u64, Peer> = cluster
+            .replicas
+            .get(&shard)?
+            .iter()
+            .map(|(id, placed)| (id.0, Peer { node: placed.node.0 }))
+            .collect();
+        Some(async move {
+            let voters = replicas.keys().copied().collect();
+            tend(&group, &replicas, &voters).await
+        })
+    });
+    join_all(tended.collect::<Vec<_>>()).await.into_iter().collect()
+}
+
+/// Makes one change towards `members`, of which `voters` vote.
+async fn tend(group: &Group, members: &BTreeMap<u64, Peer>, voters: &BTreeSet<u64>) -> Result<(), Failure> {
+    let membership = group.membership();
+    let known: BTreeSet<u64> = membership.nodes().map(|(id, _)| *id).collect();
+    let missing = members.iter().filter(|(id, _)| !known.contains(id));
+    for (replica, peer) in missing {
+        tracing::info!(group = %group.name, replica, node = peer.node, "a replica is added");
+        group.add_learner(*replica, *peer).await?;
+    }
+    if members.keys().any(|id| !known.contains(id)) {
+        return Ok(());
+    }
+    let now: BTreeSet<u64> = membership.voter_ids().collect();
+    let is_joint = membership.get_joint_config().len() > 1;
+    if is_joint || now != *voters {
+        if voters.iter().filter(|id| !now.contains(id)).all(|id| group.is_current(*id)) {
+            tracing::info!(group = %group.name, ?voters, "the voters change");
+            group.change_voters(voters.clone()).await?;
+        }
+        return Ok(());
+    }
+    let gone: BTreeSet<u64> = known.into_iter().filter(|id| !members.contains_key(id)).collect();
+    if !gone.is_empty() {
+        tracing::info!(group = %group.name, ?gone, "replicas are taken out");
+        group.remove_learners(gone).await?;
+    }
+    Ok(())
+}
+
+/// Hands one leadership over when this node leads more than another could.
+async fn balance(inner: &Inner) -> Result<(), Failure> {
+    let (mut leaders, mut voters) = (BTreeMap::new(), BTreeMap::new());
+    for (shard, group) in inner.running_shards() {
+        let Some((_, leader)) = group.leader() else { return Ok(()) };
+        leaders.insert(shard, leader);
+        let membership = group.membership();
+        let of_shard = membership.voter_ids().filter_map(|id| membership.get_node(&id));
+        voters.insert(shard, of_shard.map(|peer| NodeId(peer.node)).collect::<Vec<_>>());
+    }
+    // Who does not keep up with the groups of this node gets no more of them.
+    for (shard, group) in inner.running_shards() {
+        if group.leading().is_some() {
+            let membership = group.membership();
+            let slow: BTreeSet<NodeId> = membership
+                .voter_ids()
+                .filter(|id| *id != group.id.0 && !group.answers(*id))
+                .filter_map(|id| membership.get_node(&id).map(|peer| NodeId(peer.node)))
+                .collect();
+            if let Some(nodes) = voters.get_mut(&shard) {
+                nodes.retain(|node| !slow.contains(node));
+            }
+        }
+    }
+    let mine = leaders.values().filter(|leader| **leader == inner.node).count();
+    let most = leaders.values().map(|leader| leaders.values().filter(|other| *other == leader).count()).max();
+    if mine == 0 || Some(mine) != most {
+        return Ok(());
+    }
+    leaders.retain(|shard, leader| *leader != inner.node || voters.contains_key(shard));
+    let Some((shard, to)) = next_transfer(&leaders, &voters) else { return Ok(()) };
+    if leaders.get(&shard) != Some(&inner.node) {
+        return Ok(());
+    }
+    tracing::info!(shard = shard.0, to = format!("{:016x}", to.0), "handing a leadership over for balance");
+    transfer_led(inner, shard, to).await.map_err(Failure::from)
+}
+
+/// Hands the leadership of a shard that this node leads to the node `to`.
+pub(crate) async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), LeadError> {
+    let running = inner.running_shards().into_iter().find(|(id, _)| *id == shard);
+    let Some((_, group)) = running else { return Err(LeadError::NotLeader(None)) };
+    if group.leading().is_none() {
+        return Err(LeadError::NotLeader(group.leader().map(|(_, node)| node)));
+    }
+    if to == inner.node {
+        return Ok(());
+    }
+    let membership = group.membership();
+    let target =
+        membership.voter_ids().find(|id| membership.get_node(id).is_some_and(|peer| peer.node == to.0));
+    let Some(target) = target else {
+        let reason = format!("shard {shard} has no voting replica on node {:016x}", to.0);
+        return Err(LeadError::Failed(Failure::invalid(reason)));
+    };
+    if !group.is_current(target) || !group.answers(target) {
+        let reason =
+            format!("the replica of shard {shard} on node {:016x} is behind or does not answer", to.0);
+        return Err(LeadError::Failed(Failure::unavailable(reason, crate::group::RETRY)));
+    }
+    group.transfer(target, TRANSFER).await.map_err(LeadError::Failed)
+}
+
+/// Hands over everything that this node leads, where somebody can take it, before it stops.
+pub(crate) async fn hand_over(inner: &Inner) {
+    let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
+    let led = groups.iter().filter_map(|group| Some((group, group.successor()?)));
+    let handed = led.map(|(group, to)| async move {
+        if let Err(failure) = group.transfer(to, TRANSFER).await {
+            tracing::warn!(%failure, "a leadership was not handed over before the stop");
+        }
+    });
+    let count = join_all(handed.collect::<Vec<_>>()).await.len();
+    if count > 0 {
+        tracing::info!(groups = count, "leaderships handed over");
+    }
+}
+
+impl Inner {
+    /// The shards whose replica here runs, ready or not.
+    pub(crate) fn running_shards(&self) -> Vec<(ShardId, Arc<Group>)> {
+        let cluster = self.cluster.load();
+        let here = cluster.as_ref().map(|cluster| cluster.replicas_on(self.node)).unwrap_or_default();
+        let groups = self.groups.read();
+        here.into_iter()
+            .filter_map(|(shard, replica, _)| Some((shard, Arc::clone(groups.get(&replica.0)?))))
+            .collect()
+    }
+}
