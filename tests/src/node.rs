@@ -44,10 +44,25 @@ impl Node {
     /// Starts the program with its data in `data` and the further `flags`, and waits until it serves.
     pub fn start(data: &Path, flags: &[&str]) -> Result<Self> {
         let mut node = Self::spawn(data, flags)?;
-        let line = node.wait_for("ready to serve")?;
-        let address = line.split("address=").nth(1).context("the line names no address")?;
-        node.address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
+        node.wait_until_ready()?;
         Ok(node)
+    }
+
+    /// Waits until it serves.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        self.wait_for_address("ready to serve")
+    }
+
+    /// Waits until it answers HTTP, ready or not.
+    pub fn wait_for_http(&mut self) -> Result<()> {
+        self.wait_for_address("answering HTTP")
+    }
+
+    fn wait_for_address(&mut self, text: &str) -> Result<()> {
+        let line = self.wait_for(text)?;
+        let address = line.split("address=").nth(1).context("the line names no address")?;
+        self.address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
+        Ok(())
     }
 
     /// Starts the program and does not wait.
@@ -56,6 +71,7 @@ impl Node {
         let mut child = Command::new(&binary)
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg("--web.listen-address=127.0.0.1:0")
+            .arg("--cluster.listen-address=127.0.0.1:0")
             .args(flags)
             .current_dir(data.parent().unwrap_or(data))
             .stdin(Stdio::null())

@@ -90,6 +90,7 @@ fn start(kind: &str, program: &str, folder: &Path) -> Result<Server> {
                 &config,
                 &format!("--storage.tsdb.path={data}"),
                 "--web.listen-address=127.0.0.1:19190",
+                "--cluster.listen-address=127.0.0.1:0",
                 "--log.level=warn",
             ];
             ("127.0.0.1:19190", "/-/ready", text(&args))

@@ -1,7 +1,7 @@
 //! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
 //!
 //! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which), then one file for each
-//! family of paths: `query`, `write`, `targets`, `status`, `operate`, `absent` (paths of features that are not
+//! family of paths: `query`, `write`, `targets`, `status`, `cluster`, `operate`, `absent` (paths of features that are not
 //! there yet), `ui`. Around them: `params` (what clients send), `error` (what they get when it fails), `encode`
 //! (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every request),
 //! [`listen`] (connections).
@@ -11,6 +11,7 @@
 
 mod absent;
 mod body;
+mod cluster;
 mod encode;
 mod error;
 mod exposition;

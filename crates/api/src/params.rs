@@ -33,6 +33,11 @@ impl Params {
         self.pairs.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
     }
 
+    /// All names with their values, as they came.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
     /// All values of `name`.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use crate::state::ApiState;
 use crate::write::{Receiver, WriteSlots};
-use crate::{absent, layers, operate, query, status, targets, ui, write};
+use crate::{absent, cluster, layers, operate, query, status, targets, ui, write};
 
 /// The whole HTTP interface over `state`.
 pub fn router(state: ApiState) -> Router {
@@ -97,6 +97,10 @@ fn api_v1(state: &Arc<ApiState>) -> Routes {
         .route("/admin/tsdb/snapshot", post(absent::admin).put(absent::admin));
     // These answer also while the node starts or stops.
     let always = Router::new()
+        .route("/cluster/status", get(cluster::status))
+        .route("/cluster/settings", post(cluster::settings))
+        .route("/cluster/transfer_leader", post(cluster::transfer_leader))
+        .route("/cluster/remove", post(cluster::remove))
         .route("/status/walreplay", get(status::wal_replay))
         .route("/notifications", get(absent::empty_list))
         .route("/notifications/live", get(absent::no_stream));

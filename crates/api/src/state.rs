@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use model::regex::Regex;
-use model::seam::{BoxFuture, Clock, SampleSink, StorageView, TargetsView};
+use model::seam::{BoxFuture, Clock, ClusterView, SampleSink, StorageView, TargetsView};
 use prometheus_client::registry::Registry;
 use query::Frontend;
 
@@ -26,6 +26,8 @@ pub struct ApiState {
     pub targets: Arc<dyn TargetsView>,
     /// Figures of the storage.
     pub storage: Arc<dyn StorageView>,
+    /// The cluster that the node belongs to.
+    pub cluster: Arc<dyn ClusterView>,
     /// What `/metrics` shows.
     pub registry: Arc<Registry>,
     /// The API's own metrics, registered in `registry`.

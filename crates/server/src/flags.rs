@@ -8,6 +8,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+pub use cluster::{ClusterFlags, Factor};
+
+mod cluster;
+
 /// Flags of upstream that change nothing here, by prefix or whole name, with the reason shown in the warning.
 const IGNORED: &[(&str, &str)] = &[
     ("storage.tsdb.min-block-duration", "there are no blocks"),
@@ -95,12 +99,9 @@ pub struct ServeFlags {
     /// What this node does; only `all` on a node of its own so far.
     #[arg(long = "role", value_name = "ROLES", default_value = "all")]
     pub role: String,
-    /// Name of the cluster; can be set once for a data folder. A new folder without it belongs to `isobar`.
-    #[arg(long = "cluster.name", value_name = "NAME")]
-    pub cluster_name: Option<String>,
-    /// Number of shards when the data folder is created.
-    #[arg(long = "cluster.shards", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub shards: u32,
+    /// Who the node is among others.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
     /// Take the tenant from the header X-Scope-OrgID.
     #[arg(long = "tenancy.enabled")]
     pub tenancy: bool,
@@ -203,6 +204,28 @@ mod tests {
         assert!(parse(&["--storage.min-free=5X"]).unwrap_err().contains("unit of size"));
         assert!(parse(&["--web.listen-address=nowhere"]).unwrap_err().contains("HOST:PORT"));
         assert!(parse(&["--no.such.flag"]).is_err());
+    }
+
+    #[test]
+    fn a_node_among_others() {
+        let flags = parse(&[
+            "--cluster.join=a:1,dns+b:2",
+            "--cluster.join=[::1]:3",
+            "--cluster.replication-factor=3",
+        ]);
+        let cluster = flags.unwrap().cluster;
+        assert_eq!(cluster.join, ["a:1", "dns+b:2", "[::1]:3"]);
+        assert_eq!(cluster.replication_factor, Factor(Some(3)));
+        assert_eq!(parse(&[]).unwrap().cluster.replication_factor, Factor(None));
+        for bad in [
+            "--cluster.join=nowhere",
+            "--cluster.join=a:0",
+            "--cluster.replication-factor=2",
+            "--cluster.bootstrap-expect=0",
+            "--cluster.tls.cert-file=a",
+        ] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -249,3 +249,39 @@ async fn wrong_methods_are_405() {
         assert!(!answer.header("allow").is_empty(), "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn the_cluster_is_shown_always_and_changed_with_the_admin_flag() {
+    let off = server();
+    off.readiness.set(ReadyState::NotReady);
+    let answer = off.get("/api/v1/cluster/status").await;
+    assert_eq!(answer.status, 200);
+    let data = &answer.json()["data"];
+    assert_eq!(data["name"], "eu");
+    assert_eq!(data["underReplicatedShards"], 1);
+    assert_eq!(data["members"][1]["answers"], false);
+    assert_eq!(
+        data["members"][0]["drift"][0],
+        json!({"setting": "retention", "node": "30d", "cluster": "15d"})
+    );
+    assert_eq!(data["shards"][0]["leader"], "0000000000000001");
+    assert_eq!(data["shards"][0]["replicas"][0]["state"], "leader");
+    assert_eq!(data["shards"][0]["replicas"][1]["state"], "unknown");
+    assert_eq!(data["settings"], json!({"replication-factor": "3"}));
+    let changes = [
+        ("/api/v1/cluster/settings?replication-factor=3", 200),
+        ("/api/v1/cluster/settings?colour=red", 400),
+        ("/api/v1/cluster/settings", 400),
+        ("/api/v1/cluster/transfer_leader?shard=1&node=n1", 200),
+        ("/api/v1/cluster/transfer_leader?shard=1&node=n2", 503),
+        ("/api/v1/cluster/transfer_leader?shard=x&node=n2", 400),
+        ("/api/v1/cluster/remove?node=n2", 200),
+        ("/api/v1/cluster/remove?node=n1", 400),
+    ];
+    let on = server_with(Settings { admin: true, ..Settings::default() }, query::Config::default());
+    for (path, status) in changes {
+        assert_eq!(on.call("POST", path).await.status.as_u16(), status, "{path}");
+        assert_eq!(off.call("POST", path).await.status.as_u16(), 500, "{path} without the flag");
+        assert_eq!(on.get(path).await.status.as_u16(), 405, "{path}");
+    }
+}

@@ -11,10 +11,13 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use model::seam::fake::{ManualClock, MemorySource};
 use model::seam::{
-    BoxFuture, ReadLevel, SampleSink, SeriesSource, ShardReader, StorageStatus, StorageView, TargetStatus,
-    TargetsView, WriteBatch, WriteReport,
+    BoxFuture, ClusterStatus, ClusterView, MemberStatus, ReadLevel, ReplicaStatus, ReplicaView, SampleSink,
+    SeriesSource, ShardReader, ShardStatus, StorageStatus, StorageView, TargetStatus, TargetsView,
+    WriteBatch, WriteReport,
 };
-use model::{Failure, Labels, Matcher, MetricKind, MetricMetadata, ShardId, TenantId, TimeRange};
+use model::{
+    Failure, Labels, Matcher, MetricKind, MetricMetadata, NodeId, ReplicaId, ShardId, TenantId, TimeRange,
+};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tower::ServiceExt;
@@ -149,6 +152,67 @@ impl StorageView for Storage {
     }
 }
 
+/// Two nodes, one of which is silent; a shard with a copy on each.
+struct Cluster;
+
+impl ClusterView for Cluster {
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        let member = |n: u64| MemberStatus {
+            node: NodeId(n),
+            name: format!("n{n}"),
+            zone: "z".into(),
+            address: format!("h{n}:9095"),
+            answers: n == 1,
+            meta_voter: n == 1,
+            meta_leader: n == 1,
+            replicas: 1,
+            leads: usize::from(n == 1),
+            drift: vec![("retention".into(), "30d".into(), "15d".into())],
+        };
+        let view =
+            ReplicaView { applied: 9, committed: 9, leads: true, ready: true, failed: false, votes: true };
+        let replica = |n: u64, view: Option<ReplicaView>| ReplicaStatus {
+            replica: ReplicaId(n + 10),
+            node: NodeId(n),
+            view,
+            lag: if view.is_some() { 0 } else { 9 },
+        };
+        let shard = ShardStatus {
+            shard: ShardId(1),
+            leader: Some(NodeId(1)),
+            replicas: vec![replica(1, Some(view)), replica(2, None)],
+            missing: 1,
+        };
+        Box::pin(std::future::ready(ClusterStatus {
+            name: "eu".into(),
+            id: 7,
+            node: NodeId(1),
+            waits_for: String::new(),
+            members: vec![member(1), member(2)],
+            shards: vec![shard],
+            settings_version: 2,
+            settings: BTreeMap::from([("replication-factor".to_owned(), "3".to_owned())]),
+        }))
+    }
+
+    fn change_settings(&self, changes: Vec<(String, String)>) -> BoxFuture<'_, Result<(), Failure>> {
+        let good = changes == [("replication-factor".to_owned(), "3".to_owned())];
+        let result = if good { Ok(()) } else { Err(Failure::invalid("there is no such setting")) };
+        Box::pin(std::future::ready(result))
+    }
+
+    fn transfer_leader(&self, shard: ShardId, node: String) -> BoxFuture<'_, Result<(), Failure>> {
+        let good = (shard, node.as_str()) == (ShardId(1), "n1");
+        let late = || Failure::unavailable("it is behind", std::time::Duration::from_secs(1));
+        Box::pin(std::future::ready(if good { Ok(()) } else { Err(late()) }))
+    }
+
+    fn remove_node(&self, node: String) -> BoxFuture<'_, Result<(), Failure>> {
+        let result = if node == "n2" { Ok(()) } else { Err(Failure::invalid("it has replicas")) };
+        Box::pin(std::future::ready(result))
+    }
+}
+
 /// A router and what is behind it.
 pub(crate) struct Server {
     pub(crate) router: Router,
@@ -204,6 +268,7 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         sink: Arc::clone(&sink) as _,
         targets: Arc::new(Targets),
         storage: Arc::new(Storage),
+        cluster: Arc::new(Cluster),
         registry: Arc::new(registry),
         metrics: metrics.clone(),
         clock,

@@ -1,6 +1,7 @@
-//! The commands of `isobar`: `serve` (the default), `query`, `check`, `tsdb`, `version`.
+//! The commands of `isobar`: `serve` (the default), `query`, `cluster`, `check`, `tsdb`, `version`.
 
 pub mod check;
+pub mod cluster;
 pub mod query;
 pub mod tsdb;
 
@@ -13,6 +14,7 @@ use crate::flags::{ServeFlags, split_ignored};
 const USAGE: &str = "\
 isobar [serve] [flags]             run a node (isobar serve --help lists the flags)
 isobar query instant SERVER EXPR   evaluate an expression (also: range, series, labels)
+isobar cluster status              show nodes, shards, leaders and lag (also: settings, transfer-leader, remove)
 isobar check config FILE...        check configuration files
 isobar tsdb salvage DIR            move damaged records of a stopped node aside, so that it starts
 isobar version                     print the version
@@ -26,6 +28,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let rest = |skip: usize| args.iter().skip(skip).cloned().collect::<Vec<_>>();
     match command.as_str() {
         "query" => query::run(rest(2)),
+        "cluster" => cluster::run(rest(2)),
         "check" => check::run(rest(2)),
         "tsdb" => tsdb::run(&rest(2)),
         "version" | "--version" => {

@@ -95,12 +95,12 @@ enum What {
 }
 
 #[derive(Args, Debug)]
-struct Server {
+pub(super) struct Server {
     /// URL of the server, for example http://localhost:9090.
-    server: String,
+    pub(super) server: String,
     /// Further header to send, as name=value; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE")]
-    headers: Vec<String>,
+    pub(super) headers: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -225,7 +225,7 @@ impl Form {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -286,7 +286,13 @@ impl Server {
         Ok(answer)
     }
 
-    async fn send(&self, method: &Method, url: &str, form: &str) -> Result<(StatusCode, Bytes), String> {
+    /// Sends the form and gives status and body; the error is promtool's text.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        form: &str,
+    ) -> Result<(StatusCode, Bytes), String> {
         let name = if *method == Method::POST { "Post" } else { "Get" };
         let failed = |why: &dyn std::fmt::Display| format!("query error: {name} {url:?}: {why}");
         let posted = *method == Method::POST;

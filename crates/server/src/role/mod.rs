@@ -2,6 +2,7 @@
 
 mod features;
 mod node;
+mod peering;
 mod process;
 
 use crate::flags::ServeFlags;

@@ -119,8 +119,9 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
 
     let mut registry = Registry::default();
     let retention = retention_ms(&flags, &loaded);
-    let replication =
-        Replication::open(replication_config(&flags, retention), Arc::clone(&clock), &mut registry).await?;
+    let peering = super::peering::bind(&flags).await?;
+    let config = replication_config(&flags, retention);
+    let replication = Replication::open(config, peering, Arc::clone(&clock), &mut registry).await?;
     let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
     let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
     let limits = write_limits(retention);
@@ -163,6 +164,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         sink,
         targets: Arc::clone(&scraper) as _,
         storage: Arc::clone(&replication) as _,
+        cluster: Arc::clone(&replication) as _,
         registry: Arc::new(registry),
         metrics: metrics.clone(),
         clock: Arc::clone(&clock),
@@ -198,13 +200,14 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     };
     let drained = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, router, None, limits, metrics, drained.clone()));
+    let first = addresses.first().map_or(String::new(), SocketAddr::to_string);
+    tracing::info!(address = %first, "answering HTTP; not ready yet");
     let started = async {
         wait_until_caught_up(&replication).await;
         // The file was read well above; what can still fail is what it names (certificates, say).
         configuration.reload().await.map_err(anyhow::Error::msg)?;
         readiness.set(ReadyState::Ready);
         let shown = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        let first = addresses.first().map_or(String::new(), SocketAddr::to_string);
         tracing::info!(address = %first, all = %shown, "ready to serve");
         anyhow::Ok(())
     };
@@ -222,19 +225,19 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     outcome
 }
 
-/// Returns when every group of this node takes reads and writes, or cannot start at all; says how far replay is. What
-/// cannot start is named in the log and in each request that needs it; the other groups serve.
+/// Returns when this node belongs to a cluster and every group of it takes reads and writes, or cannot start at all; says
+/// how far that is. What cannot start is named in the log and in each request that needs it; the other groups serve.
 async fn wait_until_caught_up(replication: &Replication) {
     while !replication.wait_caught_up(Duration::from_secs(2)).await {
         let progress = replication.progress();
-        if progress.ready + progress.failed.len() >= progress.groups {
+        if progress.waits_for.is_empty() && progress.ready + progress.failed.len() >= progress.groups {
             for (group, reason) in &progress.failed {
                 tracing::error!(%group, %reason, "a group cannot start; its data is not served");
             }
             return;
         }
         let (ready, groups, left) = (progress.ready, progress.groups, progress.entries_left);
-        tracing::info!(ready, groups, entries_left = left, "replaying the log");
+        tracing::info!(ready, groups, entries_left = left, waits_for = %progress.waits_for, "not caught up yet");
         if !progress.failed.is_empty() {
             // With a failed group the wait above returns at once.
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -300,8 +303,13 @@ fn normal_path(path: &str) -> String {
 fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::ReplicationConfig {
     replication::ReplicationConfig {
         data_dir: flags.data_dir.clone(),
-        cluster_name: flags.cluster_name.clone(),
-        shards: flags.shards,
+        cluster_name: flags.cluster.name.clone(),
+        node_name: flags.cluster.node_name.clone().unwrap_or_default(),
+        zone: flags.cluster.zone.clone(),
+        join: flags.cluster.join.clone(),
+        bootstrap_expect: flags.cluster.bootstrap_expect,
+        replication_factor: flags.cluster.replication_factor.0,
+        shards: flags.cluster.shards,
         min_free_bytes: (flags.min_free.0 > 0).then_some(flags.min_free.0),
         retention_ms,
         ..replication::ReplicationConfig::default()
@@ -378,13 +386,12 @@ fn flag_values(flags: &ServeFlags) -> BTreeMap<String, String> {
         ("query.max-concurrency", flags.query_concurrency.to_string()),
         ("query.max-memory", flags.query_memory.0.to_string()),
         ("role", flags.role.clone()),
-        ("cluster.name", flags.cluster_name.clone().unwrap_or_default()),
-        ("cluster.shards", flags.shards.to_string()),
         ("tenancy.enabled", flags.tenancy.to_string()),
         ("log.level", flags.log_level.clone()),
         ("log.format", flags.log_format.clone()),
     ]
     .into_iter()
+    .chain(flags.cluster.values())
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }
