@@ -18,7 +18,7 @@ echo "compiling RocksDB $version once (about 15 minutes on two cores); it is the
 env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC CARGO_TARGET_DIR="$work" \
     cargo build --release --locked --quiet -p librocksdb-sys >"$dir/build.log" 2>&1 &
 build=$!
-total=345 seconds=0
+total=385 seconds=0
 while kill -0 "$build" 2>/dev/null; do
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         kill -0 "$build" 2>/dev/null || break
@@ -27,7 +27,7 @@ while kill -0 "$build" 2>/dev/null; do
     done
     objects=$(find "$work" -name '*.o' 2>/dev/null | wc -l)
     if [ "$objects" -gt 5 ]; then
-        echo "  RocksDB: $objects of about $total files after $((seconds / 60))m$((seconds % 60))s, about $(((total - objects) * seconds / objects / 60 + 1)) min left"
+        echo "  RocksDB: $objects of about $total files after $((seconds / 60))m$((seconds % 60))s, about $((objects < total ? (total - objects) * seconds / objects / 60 + 1 : 1)) min left"
     fi
 done
 wait "$build" || {

@@ -73,29 +73,18 @@ impl Writer {
 
     /// The body of a round's request.
     fn body(&self, round: u64) -> Vec<u8> {
-        let mut message = Vec::new();
-        for n in 0..self.series {
-            let mut series = Vec::new();
-            for (name, value) in [
+        let stamp = self.start_ms + round as i64 * 1000;
+        let series = (0..self.series).map(|n| {
+            let labels = vec![
                 ("__name__", "oracle".to_owned()),
                 ("instance", format!("host-{}", n % 7)),
                 ("job", "oracle".to_owned()),
                 ("n", n.to_string()),
                 ("writer", self.id.to_string()),
-            ] {
-                let mut label = Vec::new();
-                field(&mut label, 1, name.as_bytes());
-                field(&mut label, 2, value.as_bytes());
-                field(&mut series, 1, &label);
-            }
-            let mut sample = vec![1 << 3 | 1];
-            sample.extend_from_slice(&self.value(round, n).to_le_bytes());
-            sample.push(2 << 3);
-            varint(&mut sample, (self.start_ms + round as i64 * 1000) as u64);
-            field(&mut series, 2, &sample);
-            field(&mut message, 1, &series);
-        }
-        snap(&message)
+            ];
+            (labels, vec![(stamp, self.value(round, n))])
+        });
+        write_body(series)
     }
 
     /// Sends the next round to `address`; gives the answer, or an error when the connection broke. Both are remembered.
@@ -224,6 +213,32 @@ impl Writer {
         }
         Ok(count)
     }
+}
+
+/// A series to send: sorted labels, and samples ascending in time.
+pub type SeriesToSend = (Vec<(&'static str, String)>, Vec<(i64, f64)>);
+
+/// A remote-write 1.0 body of `series`.
+pub fn write_body(series: impl IntoIterator<Item = SeriesToSend>) -> Vec<u8> {
+    let mut message = Vec::new();
+    for (labels, samples) in series {
+        let mut one = Vec::new();
+        for (name, value) in labels {
+            let mut label = Vec::new();
+            field(&mut label, 1, name.as_bytes());
+            field(&mut label, 2, value.as_bytes());
+            field(&mut one, 1, &label);
+        }
+        for (stamp, value) in samples {
+            let mut sample = vec![1 << 3 | 1];
+            sample.extend_from_slice(&value.to_le_bytes());
+            sample.push(2 << 3);
+            varint(&mut sample, stamp as u64);
+            field(&mut one, 2, &sample);
+        }
+        field(&mut message, 1, &one);
+    }
+    snap(&message)
 }
 
 /// Snappy's block format with literals only: no compression is needed here.

@@ -238,9 +238,9 @@ fn refuse_foreign(dir: &Path) -> Result<(), ReplicationError> {
     Err(refused(
         dir,
         format!(
-            "{what}, which Isobar does not use in place; start with an empty folder \
-             (--storage.tsdb.path=OTHER) and bring the old data in with: isobar tsdb import --from={} --to=http://localhost:9090",
-            dir.display()
+            "{what}, which Isobar neither uses in place nor can import yet; start with an empty folder \
+             (--storage.tsdb.path=OTHER) and keep the Prometheus that has the old data beside Isobar until that data \
+             is old enough to go",
         ),
     ))
 }
@@ -436,14 +436,14 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_folders_are_refused_with_the_command() {
+    fn prometheus_folders_are_refused_with_what_to_do() {
         let temp = tempfile::tempdir().unwrap();
         let block = temp.path().join("01HQ3X9T4ZC9W3K5D2S8M7N6P5");
         std::fs::create_dir(&block).unwrap();
         std::fs::write(block.join("meta.json"), "{}").unwrap();
         let text = error(temp.path(), None);
         assert!(
-            text.contains("holds 1 Prometheus blocks") && text.contains("isobar tsdb import --from="),
+            text.contains("holds 1 Prometheus blocks") && text.contains("--storage.tsdb.path=OTHER"),
             "{text}"
         );
         assert!(!temp.path().join("LOCK").try_exists().unwrap(), "nothing is written into it");
