@@ -23,7 +23,7 @@ pub struct ClusterFlags {
     pub secret_file: Option<PathBuf>,
     /// Address to listen on for other nodes.
     #[arg(long = "cluster.listen-address", value_name = "ADDR", default_value = "127.0.0.1:9095", value_parser = super::listen_address)]
-    pub listen: std::net::SocketAddr,
+    pub peer_listen: std::net::SocketAddr,
     /// Where other nodes reach that address, HOST:PORT; default is the address itself.
     #[arg(long = "cluster.advertise-address", value_name = "ADDR", value_parser = host_port)]
     pub advertise: Option<String>,
@@ -98,7 +98,7 @@ impl ClusterFlags {
             ("node.zone", self.zone.clone()),
             ("cluster.name", self.name.clone().unwrap_or_default()),
             ("cluster.secret-file", path(&self.secret_file)),
-            ("cluster.listen-address", self.listen.to_string()),
+            ("cluster.listen-address", self.peer_listen.to_string()),
             ("cluster.advertise-address", self.advertise.clone().unwrap_or_default()),
             ("cluster.join", self.join.join(",")),
             ("cluster.bootstrap-expect", self.bootstrap_expect.to_string()),

@@ -11,8 +11,8 @@ use crate::flags::{Bytes, ClusterFlags, ServeFlags};
 pub(super) async fn bind(flags: &ServeFlags) -> Result<Peering> {
     let cluster = &flags.cluster;
     check(cluster)?;
-    let listener = TcpListener::bind(cluster.listen).await.with_context(|| {
-        format!("listening for other nodes on {} (--cluster.listen-address)", cluster.listen)
+    let listener = TcpListener::bind(cluster.peer_listen).await.with_context(|| {
+        format!("listening for other nodes on {} (--cluster.listen-address)", cluster.peer_listen)
     })?;
     let bound = listener.local_addr().context("the address of the peer port")?;
     let advertise = match &cluster.advertise {
@@ -20,7 +20,7 @@ pub(super) async fn bind(flags: &ServeFlags) -> Result<Peering> {
         None if bound.ip().is_unspecified() && !cluster.join.is_empty() => bail!(
             "--cluster.listen-address={} says nothing about where other nodes reach this one: give \
              --cluster.advertise-address",
-            cluster.listen
+            cluster.peer_listen
         ),
         None => bound.to_string(),
     };
@@ -43,21 +43,21 @@ pub(super) async fn bind(flags: &ServeFlags) -> Result<Peering> {
 }
 
 fn check(cluster: &ClusterFlags) -> Result<()> {
-    if cluster.listen.ip().is_loopback() {
+    if cluster.peer_listen.ip().is_loopback() {
         return Ok(());
     }
     if cluster.secret_file.is_none() {
         bail!(
             "--cluster.listen-address={} is reachable from other machines: give --cluster.secret-file, a file with a secret \
              that all nodes of the cluster share",
-            cluster.listen
+            cluster.peer_listen
         );
     }
     if cluster.tls_cert.is_none() && !cluster.insecure {
         bail!(
             "--cluster.listen-address={} is reachable from other machines: give --cluster.tls.cert-file, \
              --cluster.tls.key-file and --cluster.tls.ca-file, or --cluster.insecure for plain text",
-            cluster.listen
+            cluster.peer_listen
         );
     }
     Ok(())
