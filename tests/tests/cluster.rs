@@ -1,11 +1,12 @@
 //! Three processes on loopback: forming, a leader killed under load, a node away, status and readiness (I1, I2, I5, I12).
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::node::Node;
+use tests::node::{Node, binary};
 use tests::oracle::Writer;
 
 /// Longest wait for a cluster to be as it should.
@@ -66,6 +67,18 @@ fn is_whole(node: &Node) -> Result<Option<()>> {
             .as_array()
             .is_some_and(|m| m.len() == 3 && m.iter().all(|m| m["answers"] == true));
     Ok(whole.then_some(()))
+}
+
+/// `isobar cluster` asking a node; its output, or what it complains of.
+fn command(node: &Node, args: &[&str]) -> Result<String> {
+    let output = Command::new(binary())
+        .arg("cluster")
+        .args(args)
+        .arg(format!("--server=http://{}", node.address))
+        .output()
+        .context("running isobar cluster")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Sends rounds until `count` more are acknowledged; what failed is sent again. Gives the longest time without an
@@ -133,8 +146,10 @@ fn a_leader_killed_under_load_loses_and_doubles_nothing() -> Result<()> {
     }
     let now = status(&nodes[0])?;
     ensure!(now["underReplicatedShards"] == 3, "the lost copies are shown: {now}");
-    // It comes back at another address and catches up.
     let name = ["a", "b", "c"][victim];
+    let drawn = command(&nodes[1], &["status"])?;
+    ensure!(drawn.contains("NOT HEALTHY") && drawn.contains("1 silent") && drawn.contains(name), "{drawn}");
+    // It comes back at another address and catches up.
     let peer = now["members"]
         .as_array()
         .context("members")?
@@ -146,6 +161,14 @@ fn a_leader_killed_under_load_loses_and_doubles_nothing() -> Result<()> {
     let (mut back, _) = spawn(folder.path(), name, Some(&peer))?;
     back.wait_until_ready()?;
     nodes[0].eventually(PATIENCE, "the cluster is whole again", is_whole)?;
+    ensure!(command(&back, &["status"])?.contains("(healthy): 3 nodes"), "healthy again");
+    // A leadership is moved to it by hand, and a setting that cannot be is refused.
+    command(&nodes[0], &["transfer-leader", "1", name])?;
+    let refused = command(&nodes[0], &["settings", "shards=9"]);
+    ensure!(
+        refused.is_err_and(|e| e.to_string().contains("fixed when the cluster is formed")),
+        "shards are fixed"
+    );
     for writer in &writers {
         writer.check(&back)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Waiting is for conditions, bounded; nothing is assumed about who is elected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::folder::Standing;
-use crate::node_test::{batch, config, expect, read, run};
+use crate::folder::{Agreement, DataFolder, Standing};
+use crate::members::Member;
+use crate::node_test::{START, batch, config, expect, read, run};
 use crate::{Peering, Replication, ReplicationConfig};
 
 /// Longest wait for anything: these tests share the machine with others.
@@ -167,6 +168,16 @@ fn three_nodes_form_once_and_take_writes_anywhere() {
             for shard in &shards {
                 assert_eq!(read_through(node, *shard).await, expect(5, steps));
             }
+        }
+        equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
+        // Deleting goes to the leaders, wherever they are.
+        let zero = model::Matcher::new("n", model::MatchOp::Equal, "0").unwrap();
+        let until_second = model::TimeRange { after: i64::MIN, until: START + 500 };
+        let tenant = model::TenantId::anonymous();
+        nodes[2].delete_series(&tenant, &[vec![zero]], until_second).await.unwrap();
+        let left: Vec<_> = expect(5, steps).into_iter().filter(|one| *one != (0, 0)).collect();
+        for shard in &shards {
+            assert_eq!(read_through(&nodes[0], *shard).await, left);
         }
         equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
         let status = nodes[1].status().await;
@@ -354,6 +365,98 @@ fn a_join_list_never_forms_alone_and_too_many_do_not_form() {
         let refused = node.write(ShardId(1), batch(0..1, 0)).await;
         assert!(refused.is_err());
         node.shutdown().await.unwrap();
+    });
+}
+
+/// Three sites whose folders say that they agreed to form, with `a` as the one that asked; what they agreed to.
+async fn agreed() -> (Vec<Site>, Vec<TcpListener>, Agreement) {
+    let (mut sites, mut listeners, mut founders) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut initiator = NodeId(0);
+    for (name, meta_replica) in [("a", 1), ("b", 2), ("c", 3)] {
+        let (site, listener) = Site::new(name).await;
+        let node = DataFolder::open(site.dir.path(), None).unwrap().identity().node;
+        if name == "a" {
+            initiator = node;
+        }
+        let address = site.address.clone();
+        founders.insert(node, Member { name: name.into(), address, meta_replica, ..Member::default() });
+        sites.push(site);
+        listeners.push(listener);
+    }
+    (sites, listeners, Agreement { cluster_id: 0xabcd, initiator, founders })
+}
+
+#[test]
+fn what_was_agreed_is_formed_after_everybody_stopped() {
+    run(async {
+        let (sites, listeners, agreement) = agreed().await;
+        for site in &sites {
+            let folder = DataFolder::open(site.dir.path(), None).unwrap();
+            folder.set_standing(Standing::Forming(agreement.clone())).unwrap();
+        }
+        let join: Vec<String> = sites.iter().map(|site| site.address.clone()).collect();
+        let mut nodes = Vec::new();
+        // The one that forms comes last.
+        for (site, listener) in sites.iter().zip(listeners).rev() {
+            nodes.push(site.start_with(listener, site.config(&join, 3)).await);
+        }
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        assert!(nodes.iter().all(|node| cluster_id(node) == Some(0xabcd)));
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_agreement_that_came_to_nothing_is_given_up() {
+    run(async {
+        let (sites, listeners, agreement) = agreed().await;
+        // The one that asked lost its mind before it had everybody's word: it never forms that cluster.
+        for site in &sites[1..] {
+            let folder = DataFolder::open(site.dir.path(), None).unwrap();
+            folder.set_standing(Standing::Forming(agreement.clone())).unwrap();
+        }
+        let join: Vec<String> = sites.iter().map(|site| site.address.clone()).collect();
+        let mut nodes = Vec::new();
+        for (site, listener) in sites.iter().zip(listeners) {
+            nodes.push(site.start_with(listener, site.config(&join, 3)).await);
+        }
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        let ids: BTreeSet<_> = nodes.iter().map(|node| cluster_id(node)).collect();
+        assert!(ids.len() == 1 && !ids.contains(&Some(0xabcd)), "{ids:?}");
+        let shard = nodes[0].shard_map().load().all_shards()[0];
+        write_through(&nodes[2], shard, 2, 0).await;
+        assert_eq!(read_through(&nodes[1], shard).await, expect(2, 1));
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn retention_follows_the_flags_of_all_nodes_and_drift_is_shown() {
+    run(async {
+        let (_sites, _, nodes) = three(3).await;
+        let month = 30 * 86_400_000;
+        nodes[0].set_retention(month);
+        until("drift is shown", async || {
+            let status = nodes[1].status().await;
+            let drifting = status.members.iter().filter(|m| !m.drift.is_empty()).count();
+            drifting == 1 && status.settings["retention"] == "0s"
+        })
+        .await;
+        nodes[1].set_retention(month);
+        nodes[2].set_retention(month);
+        until("the setting follows", async || {
+            let status = nodes[0].status().await;
+            status.settings["retention"] == "30d" && status.members.iter().all(|m| m.drift.is_empty())
+        })
+        .await;
+        assert!(nodes.iter().all(|node| node.inner.retention_ms() == month));
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
     });
 }
 

@@ -647,11 +647,7 @@ pub(crate) async fn answer(
             }
         }
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
-        Ask::Transfer { shard, to } => match tend::transfer_led(inner, shard, to).await {
-            Ok(()) => Reply::Done,
-            Err(LeadError::NotLeader(node)) => Reply::NotLeader(node),
-            Err(LeadError::Failed(failure)) => return Err(failure),
-        },
+        ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
     };
     Ok(reply.encode())
 }

@@ -37,6 +37,8 @@ use crate::metrics::Metrics;
 use crate::peer_service::{Answerer, Heard, RunFragment};
 use crate::router::Router;
 use crate::shard::{ShardHandle, Waiting};
+use crate::talk::{Ask, Deletion};
+use crate::tend::ask_leader;
 use crate::types::Applied;
 use crate::upkeep::{DiskGuard, Upkeep};
 
@@ -301,18 +303,17 @@ impl Replication {
         self.inner.membership.announce_again();
     }
 
-    /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`, in all shards of this node.
+    /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`, in all shards, wherever their
+    /// leaders are. After a failure some shards may have deleted; a retry is harmless.
     pub async fn delete_series(
         &self,
         tenant: &TenantId,
         selectors: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<(), Failure> {
+        let what = Deletion { tenant: tenant.clone(), selectors: selectors.to_vec(), range };
         for shard in self.inner.map.load().all_shards() {
-            let handle = self.inner.ready(shard).await?;
-            let term = handle.group.wait_leading(self.inner.config.leader_wait).await?;
-            let entry = handle.shard.plan_delete(tenant, selectors, range, self.inner.clock.now_ms())?;
-            handle.propose(term, entry).await?;
+            ask_leader(&self.inner, shard, &Ask::Delete { shard, what: what.clone() }).await?;
         }
         Ok(())
     }

@@ -13,18 +13,16 @@ use model::seam::{
 use model::{Failure, NodeId, ShardId};
 
 use crate::coding::{In, Out};
-use crate::group::{LeadError, RETRY};
+use crate::group::RETRY;
 use crate::meta::{self, Cluster};
 use crate::metrics::ShardLabel;
 use crate::node::{Inner, Local, Replication};
 use crate::settings::SettingError;
 use crate::talk::{Ask, Reply};
-use crate::tend::transfer_led;
+use crate::tend::ask_leader;
 
 /// How long a node may take to tell what it sees.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long handing a leadership over may take.
-const TRANSFER_ANSWER: Duration = Duration::from_secs(5);
 /// How often a change is tried again that others got ahead of.
 const TRIES: usize = 5;
 const VERSION: u8 = 1;
@@ -143,30 +141,7 @@ impl ClusterView for Replication {
             let inner = &self.inner;
             let cluster = inner.cluster()?;
             let to = named(&cluster, &node)?;
-            let Some(of_shard) = cluster.replicas.get(&shard) else {
-                return Err(Failure::invalid(format!("there is no shard {shard}")));
-            };
-            // Whoever leads answers; the others say who that is.
-            let mut nodes: Vec<NodeId> = of_shard.values().map(|placed| placed.node).collect();
-            let mut last = Failure::unavailable(format!("shard {shard} has no leader just now"), RETRY);
-            while let Some(node) = nodes.pop() {
-                let told = if node == inner.node {
-                    match transfer_led(inner, shard, to).await {
-                        Ok(()) => return Ok(()),
-                        Err(LeadError::NotLeader(_)) => continue,
-                        Err(LeadError::Failed(failure)) => Err(failure),
-                    }
-                } else {
-                    inner.ask(node, &Ask::Transfer { shard, to }, TRANSFER_ANSWER).await
-                };
-                match told {
-                    Ok(Reply::Done) => return Ok(()),
-                    Ok(_) => {}
-                    Err(failure) if failure.code == model::Code::Invalid => return Err(failure),
-                    Err(failure) => last = failure,
-                }
-            }
-            Err(last)
+            ask_leader(inner, shard, &Ask::Transfer { shard, to }).await
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{NodeId, ShardId};
+use model::{MatchOp, Matcher, NodeId, ShardId, TenantId, TimeRange};
 
 use crate::coding::{In, Out};
 use crate::folder::Agreement;
@@ -48,6 +48,16 @@ pub(crate) enum Ask {
     Status,
     /// Hand the leadership of a shard over, if you lead it.
     Transfer { shard: ShardId, to: NodeId },
+    /// Delete samples of a shard, if you lead it.
+    Delete { shard: ShardId, what: Deletion },
+}
+
+/// Which samples go: those in a range of series that one of the selectors matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    pub(crate) tenant: TenantId,
+    pub(crate) selectors: Vec<Vec<Matcher>>,
+    pub(crate) range: TimeRange,
 }
 
 /// An answer.
@@ -90,6 +100,26 @@ impl Out {
         for (node, member) in members {
             self.number(node.0);
             self.bytes(&member.encode());
+        }
+    }
+
+    fn deletion(&mut self, what: &Deletion) {
+        self.text(what.tenant.as_str());
+        self.number(what.range.after.cast_unsigned());
+        self.number(what.range.until.cast_unsigned());
+        self.number(what.selectors.len() as u64);
+        for matchers in &what.selectors {
+            self.number(matchers.len() as u64);
+            for matcher in matchers {
+                self.text(matcher.name());
+                self.byte(match matcher.op() {
+                    MatchOp::Equal => 0,
+                    MatchOp::NotEqual => 1,
+                    MatchOp::Regex => 2,
+                    MatchOp::NotRegex => 3,
+                });
+                self.text(matcher.value());
+            }
         }
     }
 
@@ -154,6 +184,32 @@ impl In<'_> {
         Some(Hello { from, stand, expect, view, known })
     }
 
+    fn shard(&mut self) -> Option<ShardId> {
+        u32::try_from(self.number()?).ok().map(ShardId)
+    }
+
+    fn deletion(&mut self) -> Option<Deletion> {
+        let tenant = TenantId::new(&self.text()?).ok()?;
+        let (after, until) = (self.number()?.cast_signed(), self.number()?.cast_signed());
+        let mut selectors = Vec::new();
+        for _ in 0..self.number()? {
+            let mut matchers = Vec::new();
+            for _ in 0..self.number()? {
+                let name = self.text()?;
+                let op = match self.byte()? {
+                    0 => MatchOp::Equal,
+                    1 => MatchOp::NotEqual,
+                    2 => MatchOp::Regex,
+                    3 => MatchOp::NotRegex,
+                    _ => return None,
+                };
+                matchers.push(Matcher::new(&name, op, &self.text()?).ok()?);
+            }
+            selectors.push(matchers);
+        }
+        Some(Deletion { tenant, selectors, range: TimeRange { after, until } })
+    }
+
     fn node(&mut self) -> Option<Option<NodeId>> {
         let node = self.number()?;
         Some((node != 0).then_some(NodeId(node)))
@@ -189,6 +245,11 @@ impl Ask {
                 out.number(u64::from(shard.0));
                 out.number(to.0);
             }
+            Self::Delete { shard, what } => {
+                out.byte(7);
+                out.number(u64::from(shard.0));
+                out.deletion(what);
+            }
         }
         out.0
     }
@@ -215,10 +276,8 @@ impl Ask {
                 3 => Self::Join(input.candidate()?),
                 4 => Self::Command(input.bytes()?.to_vec()),
                 5 => Self::Status,
-                6 => Self::Transfer {
-                    shard: ShardId(u32::try_from(input.number()?).ok()?),
-                    to: NodeId(input.number()?),
-                },
+                6 => Self::Transfer { shard: input.shard()?, to: NodeId(input.number()?) },
+                7 => Self::Delete { shard: input.shard()?, what: input.deletion()? },
                 _ => return None,
             };
             input.end()?;
@@ -319,6 +378,17 @@ mod tests {
             Ask::Command(vec![1, 2]),
             Ask::Status,
             Ask::Transfer { shard: ShardId(3), to: NodeId(9) },
+            Ask::Delete {
+                shard: ShardId(3),
+                what: Deletion {
+                    tenant: TenantId::anonymous(),
+                    selectors: vec![vec![
+                        Matcher::new("a", MatchOp::Regex, "b.*").unwrap(),
+                        Matcher::new("c", MatchOp::NotEqual, "").unwrap(),
+                    ]],
+                    range: TimeRange { after: -5, until: i64::MAX },
+                },
+            },
         ];
         for ask in asks {
             let bytes = ask.encode();

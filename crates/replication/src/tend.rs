@@ -14,15 +14,18 @@ use futures::future::join_all;
 use model::{Failure, NodeId, ShardId};
 use topology::replicas::{meta_voters, next_transfer};
 
-use crate::group::{Group, LeadError};
+use crate::group::{Group, LeadError, RETRY};
 use crate::meta::{self, Cluster};
 use crate::node::Inner;
+use crate::talk::{Ask, Deletion, Reply};
 use crate::types::Peer;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two leaderships that this node hands over for balance.
 const BALANCE: Duration = Duration::from_secs(5);
+/// How long the leader of a shard may take for what it is asked to do.
+const LED_ANSWER: Duration = Duration::from_secs(5);
 /// How long a leadership may take to change hands.
 const TRANSFER: Duration = Duration::from_secs(3);
 
@@ -149,7 +152,7 @@ async fn balance(inner: &Inner) -> Result<(), Failure> {
 }
 
 /// Hands the leadership of a shard that this node leads to the node `to`.
-pub(crate) async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), LeadError> {
+async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), LeadError> {
     let running = inner.running_shards().into_iter().find(|(id, _)| *id == shard);
     let Some((_, group)) = running else { return Err(LeadError::NotLeader(None)) };
     if group.leading().is_none() {
@@ -168,9 +171,71 @@ pub(crate) async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> R
     if !group.is_current(target) || !group.answers(target) {
         let reason =
             format!("the replica of shard {shard} on node {:016x} is behind or does not answer", to.0);
-        return Err(LeadError::Failed(Failure::unavailable(reason, crate::group::RETRY)));
+        return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
     }
     group.transfer(target, TRANSFER).await.map_err(LeadError::Failed)
+}
+
+/// Deletes samples of a shard that this node leads.
+async fn delete_led(inner: &Inner, shard: ShardId, what: &Deletion) -> Result<(), LeadError> {
+    let ready = inner.ready_shards().into_iter().find(|(id, _)| *id == shard);
+    let Some((_, handle)) = ready else { return Err(LeadError::NotLeader(None)) };
+    let term = handle.group.wait_leading(inner.config.leader_wait).await?;
+    let Deletion { tenant, selectors, range } = what;
+    let planned = handle.shard.plan_delete(tenant, selectors, *range, inner.clock.now_ms());
+    let entry = planned.map_err(|error| LeadError::Failed(error.into()))?;
+    if !entry.is_empty() {
+        handle.group.propose(entry.into(), term).await?;
+    }
+    Ok(())
+}
+
+/// Answers what only the leader of a shard can do.
+pub(crate) async fn carry_out_led(inner: &Inner, ask: &Ask) -> Result<Reply, Failure> {
+    let done = match ask {
+        Ask::Transfer { shard, to } => transfer_led(inner, *shard, *to).await,
+        Ask::Delete { shard, what } => delete_led(inner, *shard, what).await,
+        _ => return Err(Failure::internal("a question that is not for a shard's leader")),
+    };
+    match done {
+        Ok(()) => Ok(Reply::Done),
+        Err(LeadError::NotLeader(node)) => Ok(Reply::NotLeader(node)),
+        Err(LeadError::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Has `ask` carried out by whoever leads the shard, here or elsewhere. After a failure it may still be carried out.
+pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + inner.config.leader_wait * 2;
+    let mut last = Failure::unavailable(format!("shard {shard} has no leader just now"), RETRY);
+    let (mut named, mut round) = (None, 0);
+    while tokio::time::Instant::now() < deadline {
+        let here = inner.running_shards().into_iter().find(|(id, _)| *id == shard);
+        let known = here.and_then(|(_, group)| group.leader()).map(|(_, node)| node);
+        let cluster = inner.cluster.load_full();
+        let placed = cluster.as_ref().and_then(|cluster| cluster.replicas.get(&shard));
+        let Some(placed) = placed else { return Err(Failure::invalid(format!("there is no shard {shard}"))) };
+        let any = placed.values().nth(round % placed.len().max(1)).map(|placed| placed.node);
+        round += 1;
+        let Some(node) = named.take().or(known.filter(|_| round % 3 != 0)).or(any) else { break };
+        let told = if node == inner.node {
+            carry_out_led(inner, ask).await
+        } else {
+            inner.ask(node, ask, LED_ANSWER).await
+        };
+        match told {
+            Ok(Reply::Done) => return Ok(()),
+            Ok(Reply::NotLeader(other)) => named = other.filter(|other| *other != node),
+            Ok(Reply::Refused(reason)) => return Err(Failure::unavailable(reason, RETRY)),
+            Ok(_) => return Err(Failure::internal(format!("node {:016x} answered something else", node.0))),
+            Err(failure) if failure.code == model::Code::Invalid => return Err(failure),
+            Err(failure) => last = failure,
+        }
+        if named.is_none() {
+            tokio::time::sleep(LOOK / 5).await;
+        }
+    }
+    Err(last)
 }
 
 /// Hands over everything that this node leads, where somebody can take it, before it stops.
