@@ -33,6 +33,8 @@ mod network;
 mod node_test;
 pub mod peer_service;
 mod router;
+#[cfg(test)]
+mod router_test;
 mod shard;
 #[cfg(test)]
 mod suite_test;

@@ -91,7 +91,11 @@ pub(crate) async fn write(node: &Replication, shard: ShardId, series: usize, ste
 
 /// Everything in a shard: (series, step) pairs, checked for value and order.
 pub(crate) async fn read(node: &Replication, shard: ShardId) -> Vec<(usize, i64)> {
-    let source = node.snapshot(shard, ReadLevel::Linearizable).await.unwrap();
+    read_source(node.snapshot(shard, ReadLevel::Linearizable).await.unwrap().as_ref())
+}
+
+/// Everything in a snapshot of a shard, likewise.
+pub(crate) fn read_source(source: &dyn model::seam::SeriesSource) -> Vec<(usize, i64)> {
     let request = SelectRequest {
         tenant: TenantId::anonymous(),
         matchers: vec![Matcher::new("__name__", MatchOp::Equal, "m").unwrap()],

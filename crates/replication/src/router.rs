@@ -47,6 +47,12 @@ pub(crate) struct Router {
 }
 
 impl Router {
+    /// Takes `leader` for the leader, as an answer would have said.
+    #[cfg(test)]
+    pub(crate) fn remember(&self, shard: ShardId, leader: NodeId) {
+        self.heard(shard, Some(leader));
+    }
+
     fn heard(&self, shard: ShardId, leader: Option<NodeId>) {
         let mut leaders = self.leaders.lock();
         match leader {
