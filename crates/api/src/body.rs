@@ -107,11 +107,17 @@ impl<P: Pieces + Unpin> HttpBody for PiecesBody<P> {
     }
 }
 
+/// Put into the extensions of an answer that must go out as it is: a stream that is flushed piece by piece, or bytes
+/// that are dense already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uncompressed;
+
 /// The same answer compressed, when it is worth it and not compressed yet.
 pub(crate) fn gzipped(response: Response) -> Response {
     let size = HttpBody::size_hint(response.body());
     let small = size.exact().is_some_and(|bytes| bytes < 1_024);
-    if small || response.headers().contains_key(header::CONTENT_ENCODING) {
+    let as_it_is = response.extensions().get::<Uncompressed>().is_some();
+    if small || as_it_is || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
     let (mut parts, body) = response.into_parts();

@@ -23,12 +23,13 @@ pub(crate) enum ErrorKind {
     TooSlow,
     NotImplemented,
     UnsupportedMedia,
+    WrongMethod,
 }
 
 impl ErrorKind {
     fn word(self) -> &'static str {
         match self {
-            Self::BadData | Self::TooLarge | Self::UnsupportedMedia => "bad_data",
+            Self::BadData | Self::TooLarge | Self::UnsupportedMedia | Self::WrongMethod => "bad_data",
             Self::Execution => "execution",
             Self::Timeout | Self::TooSlow => "timeout",
             Self::Canceled => "canceled",
@@ -52,6 +53,7 @@ impl ErrorKind {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 }
@@ -85,9 +87,19 @@ impl ApiError {
         Self { retry_after: Some(after), ..Self::new(ErrorKind::Unavailable, message) }
     }
 
+    /// The node is ending.
+    pub(crate) fn stopping() -> Self {
+        Self::busy("the node is stopping", Duration::from_secs(1))
+    }
+
     /// Something that is switched off: upstream answers 500 with the type `unavailable`.
     pub(crate) fn switched_off(message: &str) -> Self {
         Self { status: Some(StatusCode::INTERNAL_SERVER_ERROR), ..Self::new(ErrorKind::Unavailable, message) }
+    }
+
+    /// Something that does not work here, and why.
+    pub(crate) fn not_possible(why: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotImplemented, why)
     }
 
     pub(crate) fn not_implemented(what: &str) -> Self {

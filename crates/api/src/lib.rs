@@ -1,34 +1,45 @@
 //! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
 //!
-//! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which), then one file for each
-//! family of paths: `query`, `write`, `targets`, `status`, `cluster`, `operate`, `absent` (paths of features that are not
-//! there yet), `ui`. Around them: `params` (what clients send), `error` (what they get when it fails), `encode`
-//! (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every request),
-//! [`listen`] (connections).
+//! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which, by the table of
+//! `endpoints`), then one file for each family of paths: `query`, `read`, `federate`, `search`, `write`, `targets`,
+//! `status`, `cluster`, `features`, `notifications`, `admin`, `operate`, `absent` (paths of features that are not there yet),
+//! `ui`. Around them: `params` (what clients send, and for which tenant), `error` (what they get when it fails),
+//! `encode` (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every
+//! request), [`web`] (who may ask), [`listen`] (connections).
 //!
 //! Not here: what a query means (`query`, `engine`), where samples go (`model::seam::SampleSink`), storage, Raft,
 //! scraping. This is the only crate that names axum.
 
 mod absent;
+mod admin;
 mod body;
 mod cluster;
 mod encode;
+mod endpoints;
 mod error;
 mod exposition;
+mod features;
+mod federate;
 mod layers;
 pub mod listen;
 mod metrics;
+mod notifications;
 mod operate;
 mod params;
 mod query;
+mod read;
 mod router;
+mod search;
 mod state;
 mod status;
 mod targets;
 mod ui;
+pub mod web;
 mod write;
 
-pub use listen::{ListenLimits, serve};
+pub use endpoints::{Endpoint, Media, Parameter, Place, markdown};
+pub use listen::{ClientAddress, ListenLimits, serve};
 pub use metrics::ApiMetrics;
-pub use router::router;
-pub use state::{ApiState, BuildInfo, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings};
+pub use notifications::{Notification, Notifications};
+pub use router::{endpoints, router};
+pub use state::{ApiState, BuildInfo, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, WritePlaces};

@@ -4,10 +4,12 @@
 //! from the reader of the body; idle connections end with the head's timeout.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +25,10 @@ use crate::metrics::{ApiMetrics, ReasonLabel};
 
 /// The TLS settings for the next handshake; asked for each, so that new certificates take effect at once.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// The address of the other end of a request's connection, among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub SocketAddr);
 
 /// Limits on connections.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +110,8 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) -> io::Result<(
         };
         let Ok(slot) = slot else { return Ok(()) };
         match accepted {
-            Ok((stream, _)) => {
-                let task = connection(Arc::clone(&shared), stream, slot);
+            Ok((stream, client)) => {
+                let task = connection(Arc::clone(&shared), stream, client, slot);
                 shared.tasks.spawn(task);
             }
             Err(error) if is_of_connection(&error) => {}
@@ -124,7 +130,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, _slot: OwnedSemaphorePermit) {
     struct Open<'a>(&'a ApiMetrics);
     impl Drop for Open<'_> {
         fn drop(&mut self) {
@@ -136,10 +142,10 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, _slot: OwnedSemaphor
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch off delays of a connection");
     }
-    let Some(tls) = &shared.tls else { return speak(&shared, stream).await };
+    let Some(tls) = &shared.tls else { return speak(&shared, stream, client).await };
     let patience = shared.limits.head_timeout.min(Duration::from_secs(10));
     match tokio::time::timeout(patience, TlsAcceptor::from(tls()).accept(stream)).await {
-        Ok(Ok(stream)) => speak(&shared, stream).await,
+        Ok(Ok(stream)) => speak(&shared, stream, client).await,
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "tls" }).inc();
@@ -150,7 +156,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, _slot: OwnedSemaphor
     }
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(shared: &Shared, stream: S) {
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    shared: &Shared,
+    stream: S,
+    client: SocketAddr,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let head_bytes = shared.limits.max_head_bytes.max(8 << 10);
     builder
@@ -165,7 +175,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(shared: &Shar
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(250)
         .keep_alive_interval(Some(Duration::from_secs(60)));
-    let service = TowerToHyperService::new(shared.router.clone());
+    let router = shared.router.clone();
+    let with_client =
+        tower::ServiceBuilder::new().map_request(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddress(client));
+            request
+        });
+    let service = TowerToHyperService::new(with_client.service(router));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {

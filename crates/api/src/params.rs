@@ -7,9 +7,11 @@ use std::time::Duration;
 use axum::extract::{FromRequest, Request};
 use http::header;
 use model::{TenantId, TimeRange, number, time};
+use query::Origin;
 
 use crate::body::read_limited;
 use crate::error::{ApiError, ErrorKind};
+use crate::listen::ClientAddress;
 use crate::state::ApiState;
 
 /// Most `match[]` parameters of a request.
@@ -24,7 +26,9 @@ const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 pub(crate) struct Params {
     pairs: Vec<(String, String)>,
     /// Whose request.
-    pub(crate) tenant: Option<TenantId>,
+    tenant: Option<TenantId>,
+    /// Where it came from, for the query log.
+    pub(crate) origin: Option<Origin>,
 }
 
 impl Params {
@@ -43,7 +47,7 @@ impl Params {
         self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// The tenant; the anonymous one unless tenancy is on and the request names another.
+    /// The tenant: the one that the request names, or that of requests that name none.
     pub(crate) fn tenant(&self) -> TenantId {
         self.tenant.clone().unwrap_or_else(TenantId::anonymous)
     }
@@ -119,7 +123,13 @@ impl FromRequest<Arc<ApiState>> for Params {
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let mut params = Self { pairs: Vec::new(), tenant: Some(tenant(&parts.headers, state)?) };
+        let origin = Origin {
+            client: parts.extensions.get::<ClientAddress>().map_or(String::new(), |at| at.0.ip().to_string()),
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+        };
+        let tenant = Some(tenant(&parts.headers, state)?);
+        let mut params = Self { pairs: Vec::new(), tenant, origin: Some(origin) };
         let form = |value: &http::HeaderValue| {
             let media = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
             media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
@@ -135,12 +145,31 @@ impl FromRequest<Arc<ApiState>> for Params {
     }
 }
 
-/// The tenant that the headers name.
+/// The headers that name a tenant; the second is Thanos's.
+const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+
+/// The tenant that the headers name, the default one when they name none; always the anonymous one with tenancy off.
+/// A name that breaks the rules, and two different names, are refused: it must never be guessed whose data is meant.
 pub(crate) fn tenant(headers: &http::HeaderMap, state: &ApiState) -> Result<TenantId, ApiError> {
-    let named = headers.get("x-scope-orgid").filter(|_| state.settings.tenancy);
-    let Some(name) = named else { return Ok(TenantId::anonymous()) };
-    let name = name.to_str().map_err(|_| ApiError::bad_data("invalid X-Scope-OrgID: not printable ASCII"))?;
-    TenantId::new(name).map_err(|why| ApiError::bad_data(format!("invalid X-Scope-OrgID: {why}")))
+    if !state.settings.tenancy {
+        return Ok(TenantId::anonymous());
+    }
+    let mut named: Option<TenantId> = None;
+    for header in TENANT_HEADERS {
+        for value in headers.get_all(header) {
+            let invalid = |why: &dyn std::fmt::Display| {
+                let header = if header == "x-scope-orgid" { "X-Scope-OrgID" } else { "THANOS-TENANT" };
+                ApiError::bad_data(format!("invalid {header}: {why}"))
+            };
+            let name = value.to_str().map_err(|_| invalid(&"not printable ASCII"))?;
+            let tenant = TenantId::new(name).map_err(|why| invalid(&why))?;
+            if named.as_ref().is_some_and(|before| *before != tenant) {
+                return Err(invalid(&"the headers name several tenants"));
+            }
+            named = Some(tenant);
+        }
+    }
+    Ok(named.unwrap_or_else(|| state.settings.default_tenant.clone()))
 }
 
 /// Decodes `a=b&c=d` as Go does: `+` is a space, `%xx` a byte, `;` is not a separator but an error.

@@ -62,7 +62,7 @@ pub(crate) async fn query_range(State(state): Shared, params: Params) -> Result<
 }
 
 /// Tenant, timeout, lookback, freshness.
-fn options(params: &Params) -> Result<Options, ApiError> {
+pub(crate) fn options(params: &Params) -> Result<Options, ApiError> {
     let timeout = params.timeout()?;
     let lookback = params
         .duration_ns("lookback_delta")
@@ -74,7 +74,8 @@ fn options(params: &Params) -> Result<Options, ApiError> {
         _ => ReadLevel::Linearizable,
     };
     let lookback_ms = lookback.map(|ns| ns / 1_000_000);
-    Ok(Options { tenant: params.tenant(), timeout, lookback_ms, read_level })
+    let origin = params.origin.clone();
+    Ok(Options { tenant: params.tenant(), timeout, lookback_ms, read_level, origin })
 }
 
 fn answer(outcome: Outcome, text: &str, limit: usize, stats: &str) -> Response {
@@ -117,7 +118,7 @@ fn notes(annotations: &[Annotation], text: &str) -> (Vec<String>, Vec<String>) {
 }
 
 /// The parsed `match[]` parameters; each set of them as a whole must not match every series.
-fn selectors(state: &ApiState, params: &Params) -> Result<Vec<Vec<model::Matcher>>, ApiError> {
+pub(crate) fn selectors(state: &ApiState, params: &Params) -> Result<Vec<Vec<model::Matcher>>, ApiError> {
     let mut sets = Vec::new();
     for text in params.selectors()? {
         let matchers = state.frontend.parse_selector(text).map_err(|error| match error {
@@ -306,6 +307,8 @@ pub(crate) async fn active_queries(State(state): Shared, params: Params) -> Resu
             push_time(out, active.started_ms);
             out.push_str(r#","samples":"#);
             push_unsigned(out, active.samples);
+            out.push_str(r#","peakBytes":"#);
+            push_unsigned(out, active.peak_bytes);
             out.push('}');
         });
     }))

@@ -7,10 +7,15 @@ use std::time::Duration;
 
 use model::regex::Regex;
 use model::seam::{BoxFuture, Clock, ClusterView, SampleSink, StorageView, TargetsView};
+use model::{Labels, TenantId};
 use prometheus_client::registry::Registry;
 use query::Frontend;
+use tokio::sync::Semaphore;
 
 use crate::metrics::ApiMetrics;
+use crate::notifications::Notifications;
+use crate::web::WebSource;
+use crate::write::WriteSlots;
 
 /// Loads the configuration again; the error is shown to whoever asked.
 pub type ReloadFn = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -44,6 +49,18 @@ pub struct ApiState {
     pub not_active: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The loaded configuration as YAML, without secrets.
     pub config_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The configuration of one scrape pool as YAML, without secrets; none when there is no such pool.
+    pub pool_config: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// `global.external_labels`.
+    pub external_labels: Arc<dyn Fn() -> Labels + Send + Sync>,
+    /// Users, TLS, headers.
+    pub web: WebSource,
+    /// What pages show at their top.
+    pub notifications: Arc<Notifications>,
+    /// Places for remote reads; more wait.
+    pub reads: Arc<Semaphore>,
+    /// Memory for write requests.
+    pub writes: WritePlaces,
     /// Figures of the process.
     pub runtime: Arc<dyn Fn() -> RuntimeInfo + Send + Sync>,
     /// Whether the node serves.
@@ -53,6 +70,10 @@ pub struct ApiState {
     /// Begins an orderly shutdown.
     pub quit: Arc<dyn Fn() + Send + Sync>,
 }
+
+/// The memory that write requests of all paths share.
+#[derive(Clone, Debug, Default)]
+pub struct WritePlaces(pub(crate) Arc<WriteSlots>);
 
 /// Settings of the HTTP interface. None is live-reloadable.
 #[derive(Clone, Debug)]
@@ -69,6 +90,12 @@ pub struct Settings {
     pub admin: bool,
     /// The header `X-Scope-OrgID` names the tenant.
     pub tenancy: bool,
+    /// The tenant of requests that name none, and of scraped series. Default `anonymous`.
+    pub default_tenant: TenantId,
+    /// Most samples of a remote read that is answered with samples; 0 = no limit. Default 50 million.
+    pub max_read_samples: u64,
+    /// Bytes that a frame of a streamed remote read aims at. Default 1 MiB.
+    pub max_read_frame_bytes: usize,
     /// Largest write request, bytes, before and after decompression. Default 32 MiB.
     pub max_write_bytes: usize,
     /// Decompressed write requests held in memory at a time, bytes; more are refused with 503. Default 512 MiB.
@@ -90,6 +117,9 @@ impl Default for Settings {
             lifecycle: false,
             admin: false,
             tenancy: false,
+            default_tenant: TenantId::anonymous(),
+            max_read_samples: 50_000_000,
+            max_read_frame_bytes: 1 << 20,
             max_write_bytes: 32 << 20,
             max_writes_held_bytes: 512 << 20,
             max_form_bytes: 1 << 20,

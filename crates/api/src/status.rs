@@ -115,9 +115,11 @@ pub(crate) async fn tsdb(State(state): Shared, params: Params) -> Result<Respons
         return Err(ApiError::bad_data(format!("limit must not exceed {MAX_TSDB_LIMIT}")));
     }
     let storage = std::sync::Arc::clone(&state.storage);
-    let status = tokio::task::spawn_blocking(move || storage.status(limit as usize)).await.map_err(|_| {
-        ApiError::new(crate::error::ErrorKind::Internal, "storage status ended in a defect of ours")
-    })?;
+    let tenant = state.settings.tenancy.then(|| params.tenant());
+    let status =
+        tokio::task::spawn_blocking(move || storage.status(tenant.as_ref(), limit as usize)).await.map_err(
+            |_| ApiError::new(crate::error::ErrorKind::Internal, "storage status ended in a defect of ours"),
+        )?;
     Ok(success(|out| {
         out.push_str(&format!(
             r#"{{"headStats":{{"numSeries":{},"numLabelPairs":{},"chunkCount":{},"minTime":{},"maxTime":{}}}"#,

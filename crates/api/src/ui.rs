@@ -20,13 +20,9 @@ const ICON: &str = include_str!("../ui/favicon.svg");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-pub(crate) fn routes() -> Router<Arc<ApiState>> {
+/// The files that the page is made of.
+pub(crate) fn files() -> Router<Arc<ApiState>> {
     Router::new()
-        .route("/", get(home))
-        .route("/query", get(home))
-        .route("/graph", get(page))
-        .route("/targets", get(page))
-        .route("/status", get(page))
         .route("/ui/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
         .route("/ui/app.css", get(async || file("text/css; charset=utf-8", STYLE)))
         .route("/favicon.svg", get(async || file("image/svg+xml", ICON)))
@@ -42,11 +38,11 @@ pub(crate) fn to_page(state: &ApiState, name: &str, query: Option<&str>) -> Redi
     }
 }
 
-async fn home(State(state): State<Arc<ApiState>>, RawQuery(query): RawQuery) -> Redirect {
+pub(crate) async fn home(State(state): State<Arc<ApiState>>, RawQuery(query): RawQuery) -> Redirect {
     to_page(&state, "graph", query.as_deref())
 }
 
-async fn page() -> Response {
+pub(crate) async fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
 use formats::negotiate::{WriteProtocol, write_protocol};
 use formats::{DecodeError, remote_write, snappy};
@@ -63,6 +63,12 @@ impl Drop for Held<'_> {
 pub(crate) struct Receiver {
     pub(crate) state: Arc<ApiState>,
     pub(crate) slots: Arc<WriteSlots>,
+}
+
+impl FromRef<Arc<ApiState>> for Receiver {
+    fn from_ref(state: &Arc<ApiState>) -> Self {
+        Self { state: Arc::clone(state), slots: Arc::clone(&state.writes.0) }
+    }
 }
 
 pub(crate) async fn write(State(receiver): State<Receiver>, request: Request) -> Response {

@@ -1,4 +1,4 @@
-//! Bytes of other people's formats, to and from the model: remote write, snappy blocks, text exposition,
+//! Bytes of other people's formats, to and from the model: remote write, remote read, snappy blocks, text exposition,
 //! OpenMetrics, and the headers by which their versions are chosen.
 //!
 //! Everything here is a function of its arguments: no sockets, no tenants' limits, no routing. Whatever is
@@ -6,12 +6,15 @@
 //!
 //! Reading order: [`remote_write`] (over [`snappy`] and the protobuf reader in `wire`), [`text`], [`negotiate`].
 
+pub mod expose;
 mod float;
 pub mod negotiate;
+pub mod remote_read;
 pub mod remote_write;
 pub mod snappy;
 pub mod text;
 mod wire;
+mod wire_write;
 
 pub use float::{NORMAL_NAN, format_float, parse_float};
 

@@ -198,7 +198,7 @@ pub fn write_protocol(content_type: &str) -> Result<WriteProtocol, DecodeError> 
 }
 
 /// The lower-case media type of a header value without its parameters, or `None` when it is not of that form.
-fn media_type(header: &str) -> Option<String> {
+pub(crate) fn media_type(header: &str) -> Option<String> {
     let kind = header.split(';').next()?.trim();
     let (first, second) = kind.split_once('/')?;
     let token = |text: &str| {
@@ -208,7 +208,7 @@ fn media_type(header: &str) -> Option<String> {
 }
 
 /// The value of parameter `name`, without quotes.
-fn parameter(header: &str, name: &str) -> Option<String> {
+pub(crate) fn parameter(header: &str, name: &str) -> Option<String> {
     header.split(';').skip(1).find_map(|part| {
         let (key, value) = part.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::relabel::Rule;
 use crate::{
     Code, Epoch, Exemplar, Failure, Histogram, LabelError, Labels, LabelsBuilder, Matcher, MetricMetadata,
     NodeId, Sample, SeriesRef, ShardId, TenantId, TimeRange,
@@ -545,12 +546,16 @@ pub trait TargetsView: Send + Sync {
     fn dropped(&self) -> (Vec<TargetStatus>, BTreeMap<String, usize>);
     /// Names of the scrape pools (jobs), sorted.
     fn pools(&self) -> Vec<String>;
+    /// Metadata of families as active targets last exposed them, by the target's labels, in stable order.
+    fn metadata(&self) -> Vec<(Labels, Vec<Arc<MetricMetadata>>)>;
+    /// The relabelling rules for targets of a pool; none when there is no such pool.
+    fn relabel_rules(&self, pool: &str) -> Option<Vec<Rule>>;
 }
 
 /// A (name, value) pair of the TSDB status page.
 pub type NamedCount = (String, u64);
 
-/// What the TSDB status page shows, over all shards of this node.
+/// What the TSDB status page shows, over all shards of this node, of one tenant or of all.
 #[derive(Clone, Debug, Default)]
 pub struct StorageStatus {
     /// Series in heads.
@@ -573,10 +578,19 @@ pub struct StorageStatus {
     pub series_by_pair: Vec<NamedCount>,
 }
 
-/// What the status pages ask of storage.
+/// What the status pages and the admin API ask of storage.
 pub trait StorageView: Send + Sync {
-    /// Figures of the head, each list cut to `limit`.
-    fn status(&self, limit: usize) -> StorageStatus;
+    /// Figures of the head of one tenant, or of all, each list cut to `limit`.
+    fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus;
+
+    /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`. `Ok` once every shard has
+    /// committed it; after an error some may have. Doing it again is harmless.
+    fn delete_series<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        selectors: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
 }
 
 mod cluster;

@@ -22,6 +22,8 @@ pub struct Config {
     pub lookback_ms: i64,
     /// Step of subqueries that name none, ms (upstream: the global evaluation interval). Default 1 m.
     pub subquery_step_ms: i64,
+    /// File in which the queries under way are noted, for the start after a crash; none by default.
+    pub active_file: Option<std::path::PathBuf>,
     /// What the parser accepts beyond the stable language.
     pub parser: promql::ParseOptions,
     /// Features that change results.
@@ -39,6 +41,7 @@ impl Default for Config {
             max_memory_bytes: 1 << 30,
             lookback_ms: 300_000,
             subquery_step_ms: 60_000,
+            active_file: None,
             parser: promql::ParseOptions::default(),
             features: engine::Features::default(),
         }

@@ -16,6 +16,7 @@ use crate::candidates::{self, Need};
 use crate::config::Config;
 use crate::error::QueryError;
 use crate::leaf::Pool;
+use crate::log::{Logged, Origin, QueryLog};
 use crate::metrics::{ErrorLabel, KindLabel, Metrics};
 use crate::stats::{QueryStats, Timings};
 use crate::union::Union;
@@ -32,12 +33,15 @@ pub struct Options {
     pub lookback_ms: Option<i64>,
     /// How fresh the data must be.
     pub read_level: ReadLevel,
+    /// Where the question came from, for the query log.
+    pub origin: Option<Origin>,
 }
 
 impl Options {
     /// A linearizable read of `tenant` under the configured limits.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, timeout: None, lookback_ms: None, read_level: ReadLevel::Linearizable }
+        let read_level = ReadLevel::Linearizable;
+        Self { tenant, timeout: None, lookback_ms: None, read_level, origin: None }
     }
 }
 
@@ -67,17 +71,18 @@ struct Inner {
     evaluations: Pool,
     lookups: Pool,
     active: Arc<ActiveTable>,
+    log: QueryLog,
     metrics: Metrics,
 }
 
 /// What one call carries through its stages.
-struct Call {
-    tenant: TenantId,
+pub(crate) struct Call {
+    pub(crate) tenant: TenantId,
     level: ReadLevel,
-    deadline: Instant,
+    pub(crate) deadline: Instant,
     started: Instant,
-    budget: Arc<QueryBudget>,
-    active: ActiveGuard,
+    pub(crate) budget: Arc<QueryBudget>,
+    pub(crate) active: ActiveGuard,
 }
 
 impl Frontend {
@@ -95,7 +100,8 @@ impl Frontend {
             clock,
             evaluations: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
             lookups: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
-            active: Arc::default(),
+            active: Arc::new(active_table(&config)),
+            log: QueryLog::default(),
             metrics,
             config,
         };
@@ -105,6 +111,17 @@ impl Frontend {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// Logs each query to `path` from now on (`global.query_log_file`), or no longer. The file is opened anew at each
+    /// call. Fails when it cannot be opened; then the log stays as it was.
+    pub fn set_query_log(&self, path: Option<&std::path::Path>) -> std::io::Result<()> {
+        self.inner.log.set(path, &self.inner.metrics)
+    }
+
+    /// The pool of evaluations.
+    pub(crate) fn evaluations(&self) -> &Pool {
+        &self.inner.evaluations
     }
 
     /// Sets the step of subqueries that name none, ms (positive): `global.evaluation_interval` after a reload.
@@ -250,6 +267,13 @@ impl Frontend {
         promql::parse_selector(text, &self.inner.config.parser).map_err(|e| QueryError::Parse(e.to_string()))
     }
 
+    /// The matchers of each selector of the expression `text`, in its order.
+    pub fn selectors(&self, text: &str) -> Result<Vec<Vec<Matcher>>, QueryError> {
+        let expr = self.parse(text)?;
+        let needs = candidates::needs(&expr, StepGrid::instant(0), 0, 0, 1);
+        Ok(needs.iter().map(|need| need.matchers.to_vec()).filter(|matchers| !matchers.is_empty()).collect())
+    }
+
     /// `text` in canonical form over several lines.
     pub fn format(&self, text: &str) -> Result<String, QueryError> {
         Ok(promql::prettify(&self.parse(text)?))
@@ -272,7 +296,43 @@ impl Frontend {
         let call = self.admit(kind, text.to_owned(), options);
         let expr = self.parse(text)?;
         let run = self.run(&call, expr, grid, end_ms, is_instant, options.lookback_ms);
-        until_stopped(&call.active, run).await
+        let result = until_stopped(&call.active, run).await;
+        if self.inner.log.is_on() {
+            self.log(&call, text, grid, end_ms, options, &result);
+        }
+        result
+    }
+
+    fn log(
+        &self,
+        call: &Call,
+        text: &str,
+        grid: StepGrid,
+        end_ms: i64,
+        options: &Options,
+        result: &Result<Outcome, QueryError>,
+    ) {
+        let stats = match result {
+            Ok(outcome) => outcome.stats,
+            Err(_) => QueryStats {
+                timings: Timings { exec_total: call.started.elapsed().as_secs_f64(), ..Timings::default() },
+                samples: call.budget.samples(),
+                peak_bytes: call.budget.peak_bytes(),
+                ..QueryStats::default()
+            },
+        };
+        let logged = Logged {
+            now_ms: self.inner.clock.now_ms(),
+            query: text,
+            tenant: call.tenant.as_str(),
+            start_ms: grid.start,
+            end_ms,
+            step_ms: if grid.count > 1 { grid.step } else { 0 },
+            origin: options.origin.as_ref(),
+            error: result.as_ref().err(),
+            stats: &stats,
+        };
+        self.inner.log.write(&logged, &self.inner.metrics);
     }
 
     async fn run(
@@ -369,7 +429,7 @@ impl Frontend {
         self.inner.lookups.run(place, call.deadline, &call.budget, work).await
     }
 
-    fn admit(&self, kind: &'static str, text: String, options: &Options) -> Call {
+    pub(crate) fn admit(&self, kind: &'static str, text: String, options: &Options) -> Call {
         let inner = &self.inner;
         let limit = inner.config.timeout;
         let started = Instant::now();
@@ -386,7 +446,7 @@ impl Frontend {
         }
     }
 
-    async fn source(&self, needs: &[Need<'_>], call: &Call) -> Result<(Union, u64), QueryError> {
+    pub(crate) async fn source(&self, needs: &[Need<'_>], call: &Call) -> Result<(Union, u64), QueryError> {
         let inner = &self.inner;
         let shards = candidates::shards(inner.reader.as_ref(), &call.tenant, needs);
         let overlapping = shards.len() > 1 && inner.reader.overlapping(candidates::hull(needs));
@@ -396,7 +456,7 @@ impl Frontend {
         Ok((Union::new(taken, overlapping), count))
     }
 
-    async fn counted<T>(
+    pub(crate) async fn counted<T>(
         &self,
         kind: &'static str,
         run: impl Future<Output = Result<T, QueryError>>,
@@ -420,8 +480,27 @@ impl Frontend {
     }
 }
 
+/// The table of queries, mirrored in a file where the settings name one. Says which queries did not end in the run
+/// before. Without the file (a full disk, say) queries are served all the same.
+fn active_table(config: &Config) -> ActiveTable {
+    let Some(path) = &config.active_file else { return ActiveTable::default() };
+    match ActiveTable::mirrored(path, config.max_concurrency) {
+        Ok((table, unfinished)) => {
+            if !unfinished.is_empty() {
+                let queries = format!("[{}]", unfinished.join(","));
+                tracing::info!(%queries, "these queries did not finish in the last run");
+            }
+            table
+        }
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "active queries are not noted in their file");
+            ActiveTable::default()
+        }
+    }
+}
+
 /// Runs a query until it ends or an operator cancels it.
-async fn until_stopped<T>(
+pub(crate) async fn until_stopped<T>(
     active: &ActiveGuard,
     run: impl Future<Output = Result<T, QueryError>>,
 ) -> Result<T, QueryError> {
@@ -453,9 +532,9 @@ fn merged_strings(
     Ok(all)
 }
 
-fn selectors_text(selectors: &[Vec<Matcher>]) -> String {
-    let one = |matchers: &Vec<Matcher>| {
-        let inside: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+pub(crate) fn selectors_text<S: AsRef<[Matcher]>>(selectors: &[S]) -> String {
+    let one = |matchers: &S| {
+        let inside: Vec<String> = matchers.as_ref().iter().map(ToString::to_string).collect();
         format!("{{{}}}", inside.join(","))
     };
     selectors.iter().map(one).collect::<Vec<_>>().join(" ")

@@ -2,7 +2,8 @@
 //!
 //! Path of a query: [`Frontend`] parses the text (`promql`), registers it in the table of [`active`] queries, waits
 //! for a place on the compute pool ([`leaf`]), takes snapshots of all candidate shards at once ([`snapshot`]),
-//! evaluates (`engine`) over their [`union`], and gives the value with annotations and [`QueryStats`].
+//! evaluates (`engine`) over their [`union`], and gives the value with annotations and [`QueryStats`]. The query [`log`]
+//! gets a line for each. Remote read and federation take the same path without an expression ([`raw`]).
 //!
 //! Not here: HTTP and JSON (`api`), what a shard is made of (`storage`, `replication`: behind
 //! [`model::seam::ShardReader`]), evaluation itself (`engine`).
@@ -13,7 +14,9 @@ mod config;
 mod error;
 mod frontend;
 mod leaf;
+mod log;
 mod metrics;
+mod raw;
 mod snapshot;
 mod stats;
 mod syntax_tree;
@@ -24,4 +27,6 @@ pub use config::Config;
 pub use engine::{Annotation, AnnotationKind, HistogramPoint, Point, Sample, SampleValue, Series, Value};
 pub use error::QueryError;
 pub use frontend::{Frontend, Options, Outcome};
+pub use log::Origin;
+pub use raw::Wanted;
 pub use stats::{QueryStats, Timings};

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) waiting: Gauge,
     pub(crate) panics: Counter,
     pub(crate) snapshot_retries: Counter,
+    pub(crate) log_failures: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -48,6 +49,7 @@ impl Metrics {
             waiting: Gauge::default(),
             panics: Counter::default(),
             snapshot_retries: Counter::default(),
+            log_failures: Counter::default(),
         };
         let concurrent_max: Gauge = Gauge::default();
         concurrent_max.set(i64::try_from(max_concurrency).unwrap_or(i64::MAX));
@@ -76,6 +78,11 @@ impl Metrics {
             "isobar_query_snapshot_retries",
             "Snapshots of shards that were asked for again",
             metrics.snapshot_retries.clone(),
+        );
+        registry.register(
+            "prometheus_engine_query_log_failures",
+            "Lines of the query log that could not be written",
+            metrics.log_failures.clone(),
         );
         registry.register(
             "prometheus_engine_query_samples",

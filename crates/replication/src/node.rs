@@ -632,8 +632,17 @@ impl ShardReader for Replication {
 }
 
 impl StorageView for Replication {
-    fn status(&self, limit: usize) -> StorageStatus {
-        self.inner.store.status(limit)
+    fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
+        self.inner.store.status(tenant, limit)
+    }
+
+    fn delete_series<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        selectors: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(Self::delete_series(self, tenant, selectors, range))
     }
 }
 

@@ -105,13 +105,14 @@ impl Reader<'_> {
             match entry {
                 Entry::Series(series) => self.series(&series)?,
                 Entry::Type { family, kind } => {
-                    self.cache.note(&family.text(), |m| std::mem::replace(&mut m.kind, kind) != kind);
+                    self.cache.note(&family.text(), |m| m.kind == kind, |m| m.kind = kind);
                 }
                 Entry::Help { family, help } => {
-                    self.cache.note(&family.text(), |m| replace(&mut m.help, &help.text()))
+                    let help = help.text();
+                    self.cache.note(&family.text(), |m| m.help == help, |m| m.help = help.to_string());
                 }
                 Entry::Unit { family, unit } => {
-                    self.cache.note(&family.text(), |m| replace(&mut m.unit, unit))
+                    self.cache.note(&family.text(), |m| m.unit == unit, |m| m.unit = unit.to_string());
                 }
             }
         }
@@ -189,14 +190,6 @@ impl Reader<'_> {
         check_label_limits(&labels, self.job)?;
         Ok(Some(labels))
     }
-}
-
-fn replace(old: &mut String, new: &str) -> bool {
-    let changed = old != new;
-    if changed {
-        new.clone_into(old);
-    }
-    changed
 }
 
 /// Exposed labels with the target's added and metric relabelling done; `None` when the series is dropped.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Labels, MetricKind, MetricMetadata};
@@ -63,7 +64,7 @@ pub(crate) struct SeriesCache {
 }
 
 struct Metadata {
-    value: MetricMetadata,
+    value: Arc<MetricMetadata>,
     last_scrape: u64,
     sent: bool,
 }
@@ -207,16 +208,24 @@ impl SeriesCache {
         self.index.shrink_to_fit(rehash);
     }
 
-    /// Notes a piece of metadata of `family`.
-    pub(crate) fn note(&mut self, family: &str, change: impl FnOnce(&mut MetricMetadata) -> bool) {
+    /// Notes a piece of metadata of `family`: `known` says whether it is there already, `change` puts it in.
+    pub(crate) fn note(
+        &mut self,
+        family: &str,
+        known: impl FnOnce(&MetricMetadata) -> bool,
+        change: impl FnOnce(&mut MetricMetadata),
+    ) {
         if !self.metadata.contains_key(family) {
             let value = MetricMetadata { family: family.to_owned(), ..MetricMetadata::default() };
-            self.metadata.insert(family.to_owned(), Metadata { value, last_scrape: 0, sent: false });
+            self.metadata
+                .insert(family.to_owned(), Metadata { value: Arc::new(value), last_scrape: 0, sent: false });
             self.unsent = true;
         }
         if let Some(metadata) = self.metadata.get_mut(family) {
             metadata.last_scrape = self.scrape;
-            if change(&mut metadata.value) {
+            if !known(&metadata.value) {
+                // What the targets page holds of it stays as it was until it asks again.
+                change(Arc::make_mut(&mut metadata.value));
                 metadata.sent = false;
                 self.unsent = true;
             }
@@ -232,9 +241,21 @@ impl SeriesCache {
         unsent
             .map(|metadata| {
                 metadata.sent = true;
-                metadata.value.clone()
+                MetricMetadata::clone(&metadata.value)
             })
             .collect()
+    }
+
+    /// How many families have metadata.
+    pub(crate) fn metadata_len(&self) -> usize {
+        self.metadata.len()
+    }
+
+    /// The metadata of all families, by family.
+    pub(crate) fn metadata(&self) -> Vec<Arc<MetricMetadata>> {
+        let mut all: Vec<_> = self.metadata.values().map(|metadata| Arc::clone(&metadata.value)).collect();
+        all.sort_by(|a, b| a.family.cmp(&b.family));
+        all
     }
 
     /// All metadata has to be sent again: a write failed.
@@ -308,7 +329,7 @@ mod tests {
         let mut cache = SeriesCache::default();
         let help = |cache: &mut SeriesCache, text: &str| {
             cache.begin();
-            cache.note("m", |m| std::mem::replace(&mut m.help, text.to_owned()) != text);
+            cache.note("m", |m| m.help == text, |m| m.help = text.to_owned());
             cache.finish(true);
             cache.take_unsent().len()
         };

@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use model::TenantId;
+use model::relabel::Rule;
 use model::seam::{Clock, SampleSink, TargetStatus, TargetsView};
+use model::{Labels, MetricMetadata, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -253,6 +254,16 @@ impl TargetsView for Manager {
 
     fn pools(&self) -> Vec<String> {
         self.pools.lock().keys().cloned().collect()
+    }
+
+    fn metadata(&self) -> Vec<(Labels, Vec<Arc<MetricMetadata>>)> {
+        let pools = self.pools.lock().clone();
+        pools.values().flat_map(|pool| pool.metadata()).collect()
+    }
+
+    fn relabel_rules(&self, pool: &str) -> Option<Vec<Rule>> {
+        let pool = self.pools.lock().get(pool).cloned()?;
+        Some(pool.relabel_rules())
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use model::Labels;
+use model::relabel::Rule;
 use model::seam::TargetStatus;
+use model::{Labels, MetricMetadata};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -265,7 +266,8 @@ impl Pool {
     }
 
     fn status(&self, active: &Active) -> TargetStatus {
-        let (target, health) = (&active.target, active.health.lock().clone());
+        let target = &active.target;
+        let health = active.health.lock();
         let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
         let never = health.last_scrape_ms == 0 && health.error.is_empty();
         TargetStatus {
@@ -279,12 +281,26 @@ impl Pool {
                 (false, true) => "up",
                 (false, false) => "down",
             },
-            last_error: health.error,
+            last_error: health.error.clone(),
             last_scrape_ms: health.last_scrape_ms,
             last_scrape_duration: health.duration,
             interval_ms: ms(target.interval),
             timeout_ms: ms(target.timeout),
         }
+    }
+
+    /// Metadata of the active targets, by their labels.
+    pub(crate) fn metadata(&self) -> Vec<(Labels, Vec<Arc<MetricMetadata>>)> {
+        let state = self.state.lock();
+        let one = |active: &Active| (active.target.labels.clone(), active.health.lock().metadata.clone());
+        let mut list: Vec<_> = state.active.values().map(one).collect();
+        list.sort_by(|a, b| a.0.cmp(&b.0));
+        list
+    }
+
+    /// The rules for its targets.
+    pub(crate) fn relabel_rules(&self) -> Vec<Rule> {
+        self.common.runtime.load().job.relabel.clone()
     }
 
     /// The dropped targets that were kept, and how many there are.

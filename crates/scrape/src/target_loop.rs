@@ -12,6 +12,7 @@ use formats::text::TextFormat;
 use futures::FutureExt as _;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http::{HeaderName, HeaderValue};
+use model::MetricMetadata;
 use model::seam::{RejectReason, ScrapeMark, WriteReport};
 use parking_lot::Mutex;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -41,6 +42,8 @@ pub(crate) struct Health {
     pub(crate) duration: f64,
     /// What went wrong, empty when nothing did.
     pub(crate) error: String,
+    /// Metadata of its families, by family.
+    pub(crate) metadata: Vec<Arc<MetricMetadata>>,
 }
 
 /// A target that is being scraped.
@@ -183,8 +186,11 @@ impl Scraper {
             outcome.appended = Appended::default();
             label_bytes = &[];
         }
-        *self.health.lock() =
-            Health { last_scrape_ms: timestamp, duration, error: outcome.error.take().unwrap_or_default() };
+        {
+            let mut health = self.health.lock();
+            (health.last_scrape_ms, health.duration) = (timestamp, duration);
+            health.error = outcome.error.take().unwrap_or_default();
+        }
         let mark = ScrapeMark { target: self.target.id, timestamp };
         let mut batch =
             batch(&shared.options.tenant, mark, label_bytes, outcome.appended, &self.labels, &report);
@@ -194,6 +200,10 @@ impl Scraper {
         // The cache is settled only now: the batch has copied the labels that it is about to move.
         if self.cache.finish(report.up) {
             shared.metrics.cache_flushes.inc();
+        }
+        if !batch.metadata.is_empty() || self.health.lock().metadata.len() != self.cache.metadata_len() {
+            let metadata = self.cache.metadata();
+            self.health.lock().metadata = metadata;
         }
         match shared.sink.write(batch).await {
             Ok(written) => self.count_rejections(&written),

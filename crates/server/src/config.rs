@@ -16,7 +16,9 @@ mod outgoing;
 mod relabel;
 mod scrape_job;
 mod section;
+mod web;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,7 @@ pub use engine::FileRetention;
 pub use isobar::Isobar;
 pub use node::Problem;
 pub use scrape_job::Global;
+pub use web::{load_web, web_files};
 
 use out::Out;
 use section::{Reader, Section};
@@ -84,9 +87,16 @@ pub struct Loaded {
     /// Files that it names: what for, and which.
     pub files: Vec<(&'static str, PathBuf)>,
     yaml: String,
+    /// The effective configuration of each job, secrets masked.
+    job_yaml: BTreeMap<String, String>,
 }
 
 impl Loaded {
+    /// The effective configuration of job `name`, with secrets masked.
+    pub fn job_yaml(&self, name: &str) -> Option<&str> {
+        self.job_yaml.get(name).map(String::as_str)
+    }
+
     /// The effective configuration, with defaults filled in and secrets masked.
     pub fn to_yaml(&self) -> &str {
         &self.yaml
@@ -140,8 +150,8 @@ fn load_main(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<(Loaded
     let rule_files = file_patterns(&mut top, "rule_files", "rule");
     top.not_active("rule_files");
     let more = file_patterns(&mut top, "scrape_config_files", "scrape config");
-    let mut jobs = Vec::new();
-    scrape_configs(&mut top, &global, &mut jobs, file);
+    let (mut jobs, mut job_yaml) = (Vec::new(), BTreeMap::new());
+    scrape_configs(&mut top, &global, &mut jobs, &mut job_yaml, file);
     let retention = engine::storage(&mut top);
     outgoing::outgoing(&mut top, global.name_scheme());
     engine::otlp(&mut top);
@@ -156,10 +166,16 @@ fn load_main(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<(Loaded
     not_active.retain(|what| seen.insert(what.clone()));
     let yaml = out.to_yaml();
     let scrape = scrape::Config { jobs };
-    Ok((Loaded { scrape, global, rule_files, retention, isobar, not_active, files, yaml }, more))
+    Ok((Loaded { scrape, global, rule_files, retention, isobar, not_active, files, yaml, job_yaml }, more))
 }
 
-fn scrape_configs(top: &mut Section<'_>, global: &Global, jobs: &mut Vec<JobConfig>, file: &str) {
+fn scrape_configs(
+    top: &mut Section<'_>,
+    global: &Global,
+    jobs: &mut Vec<JobConfig>,
+    texts: &mut BTreeMap<String, String>,
+    file: &str,
+) {
     let reader = top.reader;
     top.sections("scrape_configs", "empty or null scrape config section", |section| {
         let at = section.place("job_name");
@@ -171,6 +187,7 @@ fn scrape_configs(top: &mut Section<'_>, global: &Global, jobs: &mut Vec<JobConf
                 format!("found multiple scrape configs with job name {:?} in {file}", job.job_name),
             );
         }
+        texts.insert(job.job_name.clone(), out.to_yaml());
         jobs.push(job);
         out
     });
@@ -202,7 +219,7 @@ fn load_more_jobs(pattern: &str, main: &str, loaded: &mut Loaded) -> Result<(), 
         let tree = node::parse(&text).map_err(|problem| error(vec![problem]))?;
         let reader = Reader::new(&text, path.parent().unwrap_or(Path::new("")));
         let mut top = Section::new(&reader, &tree, "");
-        scrape_configs(&mut top, &loaded.global, &mut loaded.scrape.jobs, &file);
+        scrape_configs(&mut top, &loaded.global, &mut loaded.scrape.jobs, &mut loaded.job_yaml, &file);
         top.finish();
         let (problems, not_active, files) = reader.finish();
         if !problems.is_empty() {

@@ -22,7 +22,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("storage.tsdb.head-chunks", "there are no head chunk files"),
     ("storage.tsdb.samples-per-chunk", "chunks are sealed by rows"),
     ("storage.tsdb.delay-compact", "there are no blocks"),
-    ("storage.remote.", "reading and writing remote storage is not there yet"),
+    ("storage.remote.flush-deadline", "sending to remote storage is not there yet"),
     ("storage.agent.", "agent mode is not there yet"),
     ("storage.exemplars.", "exemplar storage is not limited by count"),
     ("rules.", "rules are not evaluated yet"),
@@ -66,6 +66,9 @@ pub struct ServeFlags {
     /// Prefix of all paths; default is the path of --web.external-url.
     #[arg(long = "web.route-prefix", value_name = "PATH")]
     pub route_prefix: Option<String>,
+    /// File with TLS, users and headers of the HTTP interface, in exporter-toolkit's format.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
     /// Allow POST /-/reload and /-/quit.
     #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
@@ -96,6 +99,15 @@ pub struct ServeFlags {
     /// Most memory that one query may use.
     #[arg(long = "query.max-memory", value_name = "SIZE", default_value = "1GiB", value_parser = byte_size)]
     pub query_memory: Bytes,
+    /// Most samples of a remote read that is answered with samples; 0 = no limit.
+    #[arg(long = "storage.remote.read-sample-limit", value_name = "N", default_value_t = 50_000_000)]
+    pub read_samples: u64,
+    /// Most remote reads at a time; more wait.
+    #[arg(long = "storage.remote.read-concurrent-limit", value_name = "N", default_value_t = 10)]
+    pub read_concurrency: usize,
+    /// Bytes that a frame of a streamed remote read aims at.
+    #[arg(long = "storage.remote.read-max-bytes-in-frame", value_name = "BYTES", default_value_t = 1 << 20)]
+    pub read_frame_bytes: usize,
     /// What this node does; only `all` on a node of its own so far.
     #[arg(long = "role", value_name = "ROLES", default_value = "all")]
     pub role: String,

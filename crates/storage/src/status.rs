@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::TenantId;
 use model::seam::{NamedCount, StorageStatus};
 
 use crate::shard::Shard;
@@ -10,12 +11,12 @@ use crate::shard::Shard;
 /// Names counted per shard before the sums are cut: enough that the largest over all shards are right in practice.
 const PER_SHARD: usize = 1000;
 
-/// Sums the figures of `shards`, each list cut to `limit`, largest first.
-pub(crate) fn status(shards: &[Arc<Shard>], limit: usize) -> StorageStatus {
+/// Sums the figures of `shards` for one tenant, or for all, each list cut to `limit`, largest first.
+pub(crate) fn status(shards: &[Arc<Shard>], tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
     let mut sum = StorageStatus { min_time: i64::MAX, max_time: i64::MIN, ..StorageStatus::default() };
     let mut lists: [BTreeMap<String, u64>; 4] = Default::default();
     for shard in shards {
-        let part = shard.status(PER_SHARD.max(limit));
+        let part = shard.status(tenant, PER_SHARD.max(limit));
         sum.series += part.series;
         sum.label_pairs += part.label_pairs;
         sum.chunks += part.chunks;

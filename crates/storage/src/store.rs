@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::seam::StorageStatus;
-use model::{ReplicaId, ShardId};
+use model::{ReplicaId, ShardId, TenantId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -148,10 +148,10 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Figures over all shards opened so far, each list cut to `limit`.
-    pub fn status(&self, limit: usize) -> StorageStatus {
+    /// Figures over all shards opened so far, of one tenant or of all, each list cut to `limit`.
+    pub fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
         let shards: Vec<Arc<Shard>> = self.shards.lock().values().map(|(_, s)| Arc::clone(s)).collect();
-        crate::status::status(&shards, limit)
+        crate::status::status(&shards, tenant, limit)
     }
 
     /// Bytes of the database's files.

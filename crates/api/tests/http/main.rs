@@ -4,8 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 mod connections;
+mod endpoints;
 mod operate;
 mod paths;
 mod query;
+mod read;
+mod search;
 mod support;
+mod tls;
+mod web;
 mod write;

@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{ApiMetrics, ApiState, BuildInfo, Readiness, ReadyState, RuntimeInfo, Settings, router};
+use api::web::{Web, WebSettings, WebSource};
+use api::{
+    ApiMetrics, ApiState, BuildInfo, Notifications, Readiness, ReadyState, RuntimeInfo, Settings,
+    WritePlaces, router,
+};
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+use model::relabel::{Action, NameScheme, RelabelConfig, Rule};
 use model::seam::fake::{ManualClock, MemorySource};
 use model::seam::{
     BoxFuture, ClusterStatus, ClusterView, MemberStatus, ReadLevel, ReplicaStatus, ReplicaView, SampleSink,
@@ -16,7 +23,7 @@ use model::seam::{
     WriteBatch, WriteReport,
 };
 use model::{
-    Failure, Labels, Matcher, MetricKind, MetricMetadata, NodeId, ReplicaId, ShardId, TenantId, TimeRange,
+    Failure, Histogram, Labels, Matcher, MetricKind, MetricMetadata, NodeId, ReplicaId, ShardId, TenantId, TimeRange,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -29,6 +36,19 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
 
+/// A native histogram with `count` observations in one bucket.
+pub(crate) fn histogram(count: u32) -> Histogram {
+    Histogram {
+        integer: true,
+        schema: 1,
+        count: f64::from(count),
+        sum: 1.5 * f64::from(count),
+        positive_spans: vec![Span { offset: 1, length: 1 }],
+        positive_buckets: vec![f64::from(count)],
+        ..Histogram::default()
+    }
+}
+
 /// Two shards of series: `up` of two instances, `requests_total`, each sampled every 15 s of the last hour.
 fn shards() -> Vec<Arc<MemorySource>> {
     let mut first = MemorySource::new();
@@ -39,6 +59,20 @@ fn shards() -> Vec<Arc<MemorySource>> {
         second.push(&labels(&[("__name__", "up"), ("instance", "b:1"), ("job", "x")]), at, 0.0);
         first.push(&labels(&[("__name__", "requests_total"), ("http.status", "200")]), at, step as f64);
     }
+    // A native histogram, one with custom buckets, a stale series, one whose newest sample is a minute old.
+    let latency = labels(&[("__name__", "latency"), ("job", "x")]);
+    first.push_histogram(&latency, NOW - 30_000, Arc::new(histogram(3)));
+    first.push_histogram(&latency, NOW - 15_000, Arc::new(histogram(5)));
+    let custom = Histogram {
+        schema: CUSTOM_BUCKETS_SCHEMA,
+        custom_values: Some([1.0, 2.0].as_slice().into()),
+        ..histogram(4)
+    };
+    second.push_histogram(&labels(&[("__name__", "sizes")]), NOW - 15_000, Arc::new(custom));
+    let gone = labels(&[("__name__", "gone"), ("job", "x")]);
+    second.push(&gone, NOW - 30_000, 1.0);
+    second.push(&gone, NOW - 15_000, model::stale_nan());
+    second.push(&labels(&[("__name__", "late"), ("region", "own")]), NOW - 60_000, 2.5);
     first.push_metadata(MetricMetadata {
         family: "requests_total".into(),
         kind: MetricKind::Counter,
@@ -133,12 +167,58 @@ impl TargetsView for Targets {
     fn pools(&self) -> Vec<String> {
         vec!["x".into(), "y".into()]
     }
+
+    fn metadata(&self) -> Vec<(Labels, Vec<Arc<MetricMetadata>>)> {
+        let entry = |family: &str| {
+            let help = format!("help of {family}");
+            Arc::new(MetricMetadata {
+                family: family.into(),
+                kind: MetricKind::Gauge,
+                help,
+                unit: String::new(),
+            })
+        };
+        let target = |job: &str| labels(&[("instance", "a:1"), ("job", job)]);
+        vec![(target("x"), vec![entry("one"), entry("two")]), (target("y"), vec![entry("one")])]
+    }
+
+    fn relabel_rules(&self, pool: &str) -> Option<Vec<Rule>> {
+        let rule = |config| Rule::new(config, NameScheme::Utf8).unwrap();
+        let rename = RelabelConfig {
+            source_labels: vec!["a".into()],
+            target_label: "b".into(),
+            ..RelabelConfig::default()
+        };
+        let drop = RelabelConfig {
+            source_labels: vec!["b".into()],
+            regex: "bad".into(),
+            action: Action::Drop,
+            ..RelabelConfig::default()
+        };
+        (pool == "x").then(|| vec![rule(rename), rule(drop)])
+    }
 }
 
-struct Storage;
+/// What was deleted: tenant, number of selectors, range.
+type Deleted = Arc<Mutex<Vec<(TenantId, usize, TimeRange)>>>;
+
+struct Storage(Deleted);
 
 impl StorageView for Storage {
-    fn status(&self, limit: usize) -> StorageStatus {
+    fn delete_series<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        selectors: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        self.0.lock().push((tenant.clone(), selectors.len(), range));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
+        if tenant.is_some_and(|tenant| *tenant != TenantId::anonymous()) {
+            return StorageStatus::default();
+        }
         let many = (0..20).map(|n| (format!("m{n}"), 20 - n)).take(limit).collect();
         StorageStatus {
             series: 3,
@@ -223,6 +303,10 @@ pub(crate) struct Server {
     pub(crate) metrics: ApiMetrics,
     pub(crate) reloads: Arc<Mutex<Vec<Result<(), String>>>>,
     pub(crate) quits: Arc<AtomicBool>,
+    pub(crate) deleted: Deleted,
+    pub(crate) web: WebSource,
+    pub(crate) notifications: Arc<Notifications>,
+    pub(crate) external: Arc<Mutex<Labels>>,
 }
 
 /// An answer, read to its end.
@@ -262,12 +346,17 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
     readiness.set(ReadyState::Ready);
     let reloads: Arc<Mutex<Vec<Result<(), String>>>> = Arc::default();
     let quits = Arc::new(AtomicBool::new(false));
+    let deleted = Deleted::default();
+    let web: WebSource = Arc::new(ArcSwap::from_pointee(Web::new(WebSettings::default()).unwrap()));
+    let notifications = Arc::new(Notifications::default());
+    let external: Arc<Mutex<Labels>> = Arc::default();
+    let shown_external = Arc::clone(&external);
     let (next_reload, quit) = (Arc::clone(&reloads), Arc::clone(&quits));
     let state = ApiState {
         frontend: frontend.clone(),
         sink: Arc::clone(&sink) as _,
         targets: Arc::new(Targets),
-        storage: Arc::new(Storage),
+        storage: Arc::new(Storage(Arc::clone(&deleted))),
         cluster: Arc::new(Cluster),
         registry: Arc::new(registry),
         metrics: metrics.clone(),
@@ -281,6 +370,12 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         flags: [("config.file".to_owned(), "prometheus.yml".to_owned())].into(),
         not_active: Arc::new(|| vec!["rule_files: rules are not evaluated yet".into()]),
         config_text: Arc::new(|| "global:\n  scrape_interval: 15s\n".into()),
+        pool_config: Arc::new(|pool| (pool == "x").then(|| "job_name: x\n".to_owned())),
+        external_labels: Arc::new(move || shown_external.lock().clone()),
+        web: Arc::clone(&web),
+        notifications: Arc::clone(&notifications),
+        reads: Arc::new(tokio::sync::Semaphore::new(2)),
+        writes: WritePlaces::default(),
         runtime: Arc::new(|| RuntimeInfo {
             start_ms: NOW,
             working_dir: "/x".into(),
@@ -295,7 +390,21 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         }),
         quit: Arc::new(move || quit.store(true, Ordering::Relaxed)),
     };
-    Server { router: router(state), sink, reader, readiness, frontend, metrics, reloads, quits }
+    let router = router(state);
+    Server {
+        router,
+        sink,
+        reader,
+        readiness,
+        frontend,
+        metrics,
+        reloads,
+        quits,
+        deleted,
+        web,
+        notifications,
+        external,
+    }
 }
 
 impl Server {

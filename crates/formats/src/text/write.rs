@@ -44,6 +44,44 @@ impl TextWriter {
         value: f64,
         timestamp: Option<i64>,
     ) {
+        self.series(name, labels);
+        self.value(value, timestamp);
+    }
+
+    /// The type line of a family as OpenMetrics has it.
+    pub(crate) fn open_family(&mut self, name: &str, kind: MetricKind) {
+        self.out.push_str("# TYPE ");
+        self.name(name);
+        self.out.push(' ');
+        self.out.push_str(kind.as_str());
+        self.out.push('\n');
+    }
+
+    /// A sample as OpenMetrics has it: the timestamp, given in ms, in seconds.
+    pub(crate) fn open_sample<'l>(
+        &mut self,
+        name: &str,
+        labels: impl IntoIterator<Item = (&'l str, &'l str)>,
+        value: f64,
+        timestamp: i64,
+    ) {
+        self.series(name, labels);
+        self.out.push(' ');
+        self.out.push_str(&format_float(value));
+        self.out.push(' ');
+        if timestamp < 0 {
+            self.out.push('-');
+        }
+        let ms = timestamp.unsigned_abs();
+        self.out.push_str(&(ms / 1_000).to_string());
+        if ms % 1_000 != 0 {
+            let fraction = format!(".{:03}", ms % 1_000);
+            self.out.push_str(fraction.trim_end_matches('0'));
+        }
+        self.out.push('\n');
+    }
+
+    fn series<'l>(&mut self, name: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>) {
         let classic = is_classic_name(name);
         if classic {
             self.out.push_str(name);
@@ -66,7 +104,6 @@ impl TextWriter {
         if !first {
             self.out.push('}');
         }
-        self.value(value, timestamp);
     }
 
     /// What was written.

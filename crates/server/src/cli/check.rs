@@ -1,5 +1,5 @@
-//! `isobar check config FILE…`: checks configuration files and the files that they name, with promtool's output and
-//! exit codes (0 good, 1 not, 2 wrong usage).
+//! `isobar check config FILE…` and `isobar check web-config FILE…`: checks configuration files and the files that they
+//! name, with promtool's output and exit codes (0 good, 1 not, 2 wrong usage).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,15 +9,20 @@ use crate::config::{self, Loaded};
 
 const USAGE: &str = "\
 isobar check config [--syntax-only] FILE...   check configuration files and the files that they name
+isobar check web-config FILE...               check web configuration files, certificates and keys among them
 ";
 
 /// Runs `isobar check` with the arguments after it.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 pub fn run(args: Vec<String>) -> ExitCode {
     let mut args = args.into_iter();
-    if args.next().as_deref() != Some("config") {
-        eprint!("isobar: there is no such check\n\n{USAGE}");
-        return ExitCode::from(2);
+    match args.next().as_deref() {
+        Some("config") => {}
+        Some("web-config") => return check_web(&args.collect::<Vec<_>>()),
+        _ => {
+            eprint!("isobar: there is no such check\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
     }
     let (flags, files): (Vec<String>, Vec<String>) = args.partition(|arg| arg.starts_with('-'));
     let syntax_only = flags.iter().any(|flag| flag == "--syntax-only");
@@ -33,6 +38,26 @@ pub fn run(args: Vec<String>) -> ExitCode {
         print!("{}", checked.out);
         eprint!("{}", checked.err);
         good &= checked.good;
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Checks web configuration files.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+fn check_web(files: &[String]) -> ExitCode {
+    if files.is_empty() || files.iter().any(|file| file.starts_with('-')) {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let mut good = true;
+    for file in files {
+        match config::load_web(Path::new(file)) {
+            Ok(_) => println!("{file} SUCCESS"),
+            Err(error) => {
+                eprintln!("{file} FAILED: {error}");
+                good = false;
+            }
+        }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -49,13 +49,11 @@ const LIMITS: [&str; 9] = [
     "max_rules_per_group",
 ];
 
-/// Reads the block. None of its keys has an effect yet: a key leaves the list below when the server takes it from
-/// [`Isobar`].
+/// Reads the block. A key leaves the list of those without effect when the server takes it from [`Isobar`].
 pub(super) fn isobar(top: &mut Section<'_>) -> Isobar {
     let mut found = Isobar::default();
     let Some(mut block) = top.section("isobar") else { return found };
-    for key in ["region", "cluster", "tenancy", "retention", "ha", "query", "federation", "alertmanager_file"]
-    {
+    for key in ["region", "cluster", "retention", "ha", "query", "federation", "alertmanager_file"] {
         block.not_active(key);
     }
     found.region = block.text("region");
@@ -101,6 +99,9 @@ fn cluster(block: &mut Section<'_>, found: &mut Isobar) {
 
 fn tenancy(block: &mut Section<'_>, found: &mut Isobar) {
     let Some(mut tenancy) = block.section("tenancy") else { return };
+    for key in ["limits", "overrides"] {
+        tenancy.not_active(key);
+    }
     found.tenancy_enabled = tenancy.bool("enabled");
     if let Some(name) = tenancy.text("default") {
         match TenantId::new(&name) {

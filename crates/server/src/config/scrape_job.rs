@@ -26,6 +26,8 @@ pub struct Global {
     pub evaluation_interval: i64,
     /// Labels of everything that leaves this server.
     pub external_labels: BTreeMap<String, String>,
+    /// File of the query log.
+    pub query_log: Option<std::path::PathBuf>,
     pub(super) body_size_limit: u64,
     pub(super) sample_limit: u64,
     pub(super) target_limit: u64,
@@ -54,11 +56,15 @@ pub(super) fn global(top: &mut Section<'_>, env: &dyn Fn(&str) -> Option<String>
     section.put_duration("scrape_timeout", scrape_timeout);
     let scrape_protocols = protocols(&mut section);
     let evaluation_interval = section.duration_or("evaluation_interval", defaults.evaluation_interval);
-    for key in ["rule_query_offset", "query_log_file", "scrape_failure_log_file", "external_labels"] {
+    for key in ["rule_query_offset", "scrape_failure_log_file"] {
         section.not_active(key);
     }
     section.duration_or("rule_query_offset", 0);
-    section.text("query_log_file");
+    let query_log = section.raw("query_log_file").filter(|file| !file.is_empty());
+    let query_log = query_log.map(|file| section.reader.join(&file));
+    if let Some(file) = &query_log {
+        section.put("query_log_file", Out::Text(file.to_string_lossy().into_owned()));
+    }
     section.text("scrape_failure_log_file");
     let name_scheme = name_scheme(&mut section);
     let external_labels = external_labels(&mut section, name_scheme.unwrap_or_default(), env);
@@ -76,6 +82,7 @@ pub(super) fn global(top: &mut Section<'_>, env: &dyn Fn(&str) -> Option<String>
         scrape_protocols,
         evaluation_interval,
         external_labels,
+        query_log,
         body_size_limit: limits.body_size,
         sample_limit: limits.samples,
         target_limit: limits.targets,
@@ -108,6 +115,7 @@ impl Default for Global {
             scrape_protocols: None,
             evaluation_interval: 60_000,
             external_labels: BTreeMap::new(),
+            query_log: None,
             body_size_limit: 0,
             sample_limit: 0,
             target_limit: 0,

@@ -4,6 +4,7 @@ mod features;
 mod node;
 mod peering;
 mod process;
+mod web;
 
 use crate::flags::ServeFlags;
 

@@ -9,12 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use api::{ApiMetrics, ApiState, BuildInfo, ListenLimits, Readiness, ReadyState, RuntimeInfo, Settings};
+use api::listen::TlsSource;
+use api::web::WebSource;
+use api::{
+    ApiMetrics, ApiState, BuildInfo, ListenLimits, Notifications, Readiness, ReadyState, RuntimeInfo,
+    Settings, WritePlaces,
+};
 use arc_swap::ArcSwap;
 use ingest::Ingest;
-use model::TenantId;
 use model::regex::Regex;
 use model::seam::{Clock, SampleSink, ShardReader, ShardWriter, SystemClock};
+use model::{Labels, TenantId};
 use prometheus_client::registry::Registry;
 use query::Frontend;
 use replication::Replication;
@@ -24,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::features;
 use super::process::{ProcessMetrics, ReloadState};
-use super::{PROMETHEUS_VERSION, VERSION};
+use super::{PROMETHEUS_VERSION, VERSION, web};
 use crate::config::{self, ConfigError, Loaded};
 use crate::flags::ServeFlags;
 
@@ -37,14 +42,23 @@ struct Configuration {
     ingest: Arc<Ingest>,
     replication: Arc<Replication>,
     state: Arc<ReloadState>,
+    notifications: Arc<Notifications>,
+    web: WebSource,
     clock: Arc<dyn Clock>,
 }
+
+/// Shown at the top of pages while the last load of the configuration had failed; upstream's text.
+const RELOAD_FAILED: &str = "Configuration reload has failed.";
+
+/// Shown at the top of pages while the node stops.
+const STOPPING: &str = "Isobar is shutting down and gracefully stopping all operations.";
 
 impl Configuration {
     /// Loads the file again: everything or nothing. The error names file, line and column.
     async fn reload(&self) -> Result<(), String> {
         let outcome = self.apply().await;
         self.state.set(outcome.is_ok(), self.clock.now_ms());
+        self.notifications.set(RELOAD_FAILED, outcome.is_err(), self.clock.now_ms());
         match &outcome {
             Ok(()) => tracing::info!("configuration loaded"),
             Err(error) => {
@@ -56,6 +70,12 @@ impl Configuration {
 
     async fn apply(&self) -> Result<(), String> {
         let loaded = load(&self.flags).map_err(|e| e.to_string())?;
+        web::reload(self.flags.web_config.as_deref(), &self.web)?;
+        let log = loaded.global.query_log.clone();
+        self.frontend.set_query_log(log.as_deref()).map_err(|error| {
+            let file = log.unwrap_or_default();
+            format!("global.query_log_file {}: {error}", file.display())
+        })?;
         self.scraper.apply(loaded.scrape.clone()).await.map_err(|e| e.to_string())?;
         self.frontend.set_subquery_step(loaded.global.evaluation_interval);
         let retention = retention_ms(&self.flags, &loaded);
@@ -101,8 +121,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let external_path = path_of(&flags.external_url);
-    let settings = settings(&flags, &external_path)?;
+    let web = web::load(flags.web_config.as_deref())?;
 
     let mut listeners = Vec::new();
     for address in &flags.listen {
@@ -116,6 +135,10 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     for line in &loaded.not_active {
         tracing::warn!(setting = %line, "not active yet");
     }
+    let external_path = path_of(&flags.external_url);
+    let settings = settings(&flags, &external_path, &loaded)?;
+    flags.tenancy = settings.tenancy;
+    let notifications = Arc::new(Notifications::default());
 
     let mut registry = Registry::default();
     let retention = retention_ms(&flags, &loaded);
@@ -130,7 +153,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
     let options = scrape::Options {
-        tenant: TenantId::anonymous(),
+        tenant: settings.default_tenant.clone(),
         offset_seed: scrape::Options::seed_of(&replication.node().to_string()),
         external_url: external_url(&flags),
         ..scrape::Options::default()
@@ -147,6 +170,8 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         ingest,
         replication: Arc::clone(&replication),
         state: Arc::clone(&state),
+        notifications: Arc::clone(&notifications),
+        web: Arc::clone(&web),
         clock: Arc::clone(&clock),
     });
 
@@ -178,6 +203,15 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         flags: flag_values(&flags),
         not_active: from_config(&configuration, |loaded| loaded.not_active.clone()),
         config_text: from_config(&configuration, |loaded| loaded.to_yaml().to_owned()),
+        pool_config: {
+            let configuration = Arc::clone(&configuration);
+            Arc::new(move |pool| configuration.current.load().job_yaml(pool).map(str::to_owned))
+        },
+        external_labels: from_config(&configuration, external_labels),
+        web: Arc::clone(&web),
+        notifications: Arc::clone(&notifications),
+        reads: Arc::new(tokio::sync::Semaphore::new(flags.read_concurrency.max(1))),
+        writes: WritePlaces::default(),
         runtime: runtime_info(&configuration, &flags, start_ms),
         readiness: Arc::clone(&readiness),
         reload: {
@@ -199,7 +233,14 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         ..ListenLimits::default()
     };
     let drained = CancellationToken::new();
-    let server = tokio::spawn(api::serve(listeners, router, None, limits, metrics, drained.clone()));
+    let tls: Option<TlsSource> = web.load().tls().map(|first| -> TlsSource {
+        let web = Arc::clone(&web);
+        Arc::new(move || web.load().tls().unwrap_or_else(|| Arc::clone(&first)))
+    });
+    let server = tokio::spawn(api::serve(listeners, router, tls, limits, metrics, drained.clone()));
+    if let Some(file) = flags.web_config.clone() {
+        tokio::spawn(web::watch(file, Arc::clone(&web), drained.clone()));
+    }
     let first = addresses.first().map_or(String::new(), SocketAddr::to_string);
     tracing::info!(address = %first, "answering HTTP; not ready yet");
     let started = async {
@@ -217,7 +258,9 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     };
     tracing::info!("stopping: no new scrapes and requests, then everything is flushed");
     readiness.set(ReadyState::Stopping);
+    notifications.set(STOPPING, true, clock.now_ms());
     scraper.shutdown().await;
+    notifications.close();
     drained.cancel();
     server.await.context("the HTTP server")?.context("the HTTP server")?;
     replication.shutdown().await.context("flushing and closing the node's groups")?;
@@ -263,7 +306,14 @@ async fn wait_for_stop(configuration: &Arc<Configuration>, stop: &CancellationTo
     }
 }
 
-fn settings(flags: &ServeFlags, external_path: &str) -> Result<Settings> {
+/// `global.external_labels` as a set of labels.
+fn external_labels(loaded: &Loaded) -> Labels {
+    Labels::from_pairs(loaded.global.external_labels.iter()).unwrap_or_default()
+}
+
+fn settings(flags: &ServeFlags, external_path: &str, loaded: &Loaded) -> Result<Settings> {
+    let tenancy = flags.tenancy || loaded.isobar.tenancy_enabled == Some(true);
+    let default_tenant = loaded.isobar.default_tenant.clone().filter(|_| tenancy);
     let cors_origin = match flags.cors_origin.as_str() {
         "" => None,
         pattern => Some(Regex::anchored(pattern).map_err(|e| anyhow::anyhow!("--web.cors.origin: {e}"))?),
@@ -275,7 +325,10 @@ fn settings(flags: &ServeFlags, external_path: &str) -> Result<Settings> {
         cors_origin,
         lifecycle: flags.enable_lifecycle,
         admin: flags.enable_admin_api,
-        tenancy: flags.tenancy,
+        tenancy,
+        default_tenant: default_tenant.unwrap_or_else(TenantId::anonymous),
+        max_read_samples: flags.read_samples,
+        max_read_frame_bytes: flags.read_frame_bytes,
         ..Settings::default()
     })
 }
@@ -322,6 +375,7 @@ fn query_config(flags: &ServeFlags, enabled: features::Enabled) -> query::Config
         max_concurrency: flags.query_concurrency.max(1),
         max_memory_bytes: flags.query_memory.0,
         lookback_ms: flags.lookback.0,
+        active_file: Some(flags.data_dir.join("queries.active")),
         parser: enabled.parser,
         features: enabled.engine,
         ..query::Config::default()
@@ -375,6 +429,10 @@ fn flag_values(flags: &ServeFlags) -> BTreeMap<String, String> {
         ("web.listen-address", listen),
         ("web.external-url", flags.external_url.clone()),
         ("web.route-prefix", flags.route_prefix.clone().unwrap_or_default()),
+        ("web.config.file", flags.web_config.as_ref().map_or(String::new(), |f| f.display().to_string())),
+        ("storage.remote.read-sample-limit", flags.read_samples.to_string()),
+        ("storage.remote.read-concurrent-limit", flags.read_concurrency.to_string()),
+        ("storage.remote.read-max-bytes-in-frame", flags.read_frame_bytes.to_string()),
         ("web.enable-lifecycle", flags.enable_lifecycle.to_string()),
         ("web.enable-admin-api", flags.enable_admin_api.to_string()),
         ("web.cors.origin", flags.cors_origin.clone()),

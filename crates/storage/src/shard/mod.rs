@@ -27,7 +27,7 @@ mod transfer;
 use std::sync::Arc;
 
 use model::seam::{SeriesSource, ShardBatch, ShardReport, StorageStatus};
-use model::{Epoch, LogIndex, ReplicaId, ShardId};
+use model::{Epoch, LogIndex, ReplicaId, ShardId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::kv::{Family, Kv};
@@ -333,25 +333,22 @@ impl Shard {
         (LogIndex(state.mark.index), state.head.hash)
     }
 
-    /// Figures of the head, each list cut to `limit`; those of all tenants together.
-    pub(crate) fn status(&self, limit: usize) -> StorageStatus {
+    /// Figures of the head for one tenant, or for all together, each list cut to `limit`.
+    pub(crate) fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
         let state = self.state.read();
         let head = &state.head;
-        let mut status = StorageStatus {
-            series: head.n_active() as u64,
-            label_pairs: head.indexes.iter().map(|i| i.label_pairs() as u64).sum(),
-            min_time: i64::MAX,
-            max_time: i64::MIN,
-            ..StorageStatus::default()
-        };
-        for index in &head.indexes {
+        let mut status = StorageStatus { min_time: i64::MAX, max_time: i64::MIN, ..StorageStatus::default() };
+        let wanted = |at: usize| tenant.is_none_or(|tenant| head.tenants.get(at) == Some(tenant));
+        for (_, index) in head.indexes.iter().enumerate().filter(|(at, _)| wanted(*at)) {
+            status.series += index.len();
+            status.label_pairs += index.label_pairs() as u64;
             let part = index.cardinality(limit);
             status.series_by_metric.extend(part.series_by_metric);
             status.values_by_label.extend(part.values_by_label);
             status.memory_by_label.extend(part.memory_by_label);
             status.series_by_pair.extend(part.series_by_pair);
         }
-        for source in &head.sources {
+        for source in head.sources.iter().filter(|source| wanted(source.tenant as usize)) {
             let tile = source.tile.as_ref().and_then(|t| t.time_range());
             let times = source.sealed.iter().map(|p| (p.min_time, p.max_time)).chain(tile);
             for (first, last) in times {

@@ -760,7 +760,7 @@ fn a_shard_on_rocksdb_comes_back() {
     while shards[0].merge_step(1 << 20).unwrap().more {}
     store.flush(&shards).unwrap();
     assert!(store.disk_bytes() > 0);
-    assert_eq!(store.status(10).series, 2);
+    assert_eq!(store.status(None, 10).series, 2);
     let hashes = shards.each_ref().map(|s| s.state_hash());
     drop((store, shards));
     let (_store, shards) = open();
