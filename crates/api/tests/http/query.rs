@@ -214,7 +214,7 @@ async fn series_and_labels() {
     );
     assert_eq!(server.data("/api/v1/series?match[]=up&end=1000").await, json!([]));
 
-    assert_eq!(server.data("/api/v1/labels").await, json!(["__name__", "http.status", "instance", "job"]));
+    assert_eq!(server.data("/api/v1/labels").await, json!(["__name__", "http.status", "instance", "job", "region"]));
     assert_eq!(server.data("/api/v1/labels?match[]=up").await, json!(["__name__", "instance", "job"]));
     let cut = server.get("/api/v1/labels?limit=2").await.json();
     assert_eq!(cut["data"], json!(["__name__", "http.status"]));
@@ -224,7 +224,10 @@ async fn series_and_labels() {
         json!(["__name__", "http.status"])
     );
 
-    assert_eq!(server.data("/api/v1/label/__name__/values").await, json!(["requests_total", "up"]));
+    assert_eq!(
+        server.data("/api/v1/label/__name__/values").await,
+        json!(["gone", "late", "latency", "requests_total", "sizes", "up"])
+    );
     assert_eq!(server.data("/api/v1/label/instance/values?match[]=up&limit=5").await, json!(["a:1", "b:1"]));
     assert_eq!(server.data("/api/v1/label/U__http_2e_status/values").await, json!(["200"]));
     assert_eq!(server.data("/api/v1/label/http.status/values").await, json!(["200"]));
@@ -284,6 +287,7 @@ async fn queries_under_way_are_listed_and_cancelled() {
         tokio::task::yield_now().await;
     };
     assert_eq!((&listed[0]["query"], &listed[0]["kind"]), (&json!("up"), &json!("instant")));
+    assert!(listed[0]["peakBytes"].is_u64() && listed[0]["started"].is_number());
     let cancelled =
         server.call("DELETE", &format!("/api/v1/status/active_queries/{}", listed[0]["id"])).await;
     assert_eq!(cancelled.status, 204);
