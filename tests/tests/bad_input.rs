@@ -210,8 +210,8 @@ fn parameters() -> Vec<Row> {
             "",
         ),
         Row(
-            "HTTP: a line feed in a header",
-            Send::Raw(b"GET / HTTP/1.1\r\nhost: x\r\nx-scope-orgid: a\nb: c\r\n\r\n".to_vec()),
+            "HTTP: a NUL in a header",
+            Send::Raw(b"GET / HTTP/1.1\r\nhost: x\r\nx-scope-orgid: a\0b\r\n\r\n".to_vec()),
             0,
             "",
         ),

@@ -386,3 +386,65 @@ fn queries_are_logged_listed_and_told_of_after_a_crash() -> Result<()> {
     ensure!(!log.join("\n").contains("did not finish"), "an orderly end leaves nothing behind");
     Ok(())
 }
+
+#[test]
+fn secrets_of_the_configuration_are_in_no_answer_and_no_log() -> Result<()> {
+    const CANARY: &str = "canary-secret";
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("prometheus.yml");
+    let jobs = [
+        "basic_auth: {username: u, password: canary-secret-1}",
+        "authorization: {credentials: canary-secret-2}",
+        "bearer_token: canary-secret-3",
+        "http_headers: {X-Key: {secrets: [canary-secret-4]}}",
+        "proxy_url: http://u:canary-secret-5@127.0.0.1:1",
+        "http_sd_configs: [{url: 'http://u:canary-secret-6@127.0.0.1:1/sd', authorization: {credentials: canary-secret-7}}]",
+        "oauth2: {client_id: c, client_secret: canary-secret-8, token_url: 'http://127.0.0.1:1/'}",
+    ];
+    let mut text = "global: {scrape_interval: 1s}\nremote_write:\n  - url: http://u:canary-secret-9@127.0.0.1:1/w\n    basic_auth: {username: u, password: canary-secret-10}\nscrape_configs:\n".to_owned();
+    for (n, job) in jobs.iter().enumerate() {
+        text.push_str(&format!(
+            "  - job_name: job{n}\n    {job}\n    static_configs: [{{targets: [\"127.0.0.1:1\"]}}]\n"
+        ));
+    }
+    std::fs::write(&config, text)?;
+    let flag = format!("--config.file={}", config.display());
+    let mut node =
+        Node::start(&folder.path().join("data"), &[&flag, "--log.level=debug", "--web.enable-lifecycle"])?;
+    node.eventually(PATIENCE, "every job has been scraped", |n| {
+        Ok(n.value("count(up == 0)", None)?.filter(|count| *count == jobs.len() as f64))
+    })?;
+    let mut looked = 0;
+    for endpoint in api::endpoints() {
+        if endpoint.media == api::Media::Events || !endpoint.methods.contains(&"GET") {
+            continue;
+        }
+        let mut path = endpoint.path.replace("{*", "{");
+        let mut query = Vec::new();
+        for parameter in endpoint.parameters {
+            let example = if parameter.name == "scrapePool" { "job1" } else { parameter.example };
+            if parameter.place == api::Place::Path {
+                path = path.replace(&format!("{{{}}}", parameter.name), example);
+            } else if parameter.required {
+                query.push(format!("{}={}", encoded(parameter.name), encoded(example)));
+            }
+        }
+        let (status, body) = node.get(&format!("{path}?{}", query.join("&")))?;
+        ensure!(!body.contains(CANARY), "{path}: {status} {body}");
+        looked += usize::from(status == 200);
+    }
+    ensure!(looked > 40, "{looked}");
+    let shown = node.api("/api/v1/status/config")?;
+    ensure!(shown["yaml"].as_str().is_some_and(|yaml| yaml.contains("<secret>")), "{shown}");
+    // An error in the file shows none either.
+    std::fs::write(&config, "scrape_configs:\n- job_name: a\n  basic_auth: {passwort: canary-secret-11}\n")?;
+    let (status, body) = node.client().request("POST", "/-/reload", &[], &[])?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    ensure!(status == 500 && body.contains("passwort") && !body.contains(CANARY), "{body}");
+    let notifications = node.api("/api/v1/notifications")?;
+    ensure!(notifications[0]["text"] == "Configuration reload has failed.", "{notifications}");
+    let (_, log) = node.stop()?;
+    let log = log.join("\n");
+    ensure!(log.lines().count() > 20 && !log.contains(CANARY), "{log}");
+    Ok(())
+}

@@ -214,7 +214,10 @@ async fn series_and_labels() {
     );
     assert_eq!(server.data("/api/v1/series?match[]=up&end=1000").await, json!([]));
 
-    assert_eq!(server.data("/api/v1/labels").await, json!(["__name__", "http.status", "instance", "job", "region"]));
+    assert_eq!(
+        server.data("/api/v1/labels").await,
+        json!(["__name__", "http.status", "instance", "job", "region"])
+    );
     assert_eq!(server.data("/api/v1/labels?match[]=up").await, json!(["__name__", "instance", "job"]));
     let cut = server.get("/api/v1/labels?limit=2").await.json();
     assert_eq!(cut["data"], json!(["__name__", "http.status"]));
