@@ -170,8 +170,8 @@ const NAMESPACE: &[Parameter] = &[in_path("namespace", "team")];
 const GROUP: &[Parameter] = &[in_path("namespace", "team"), in_path("group", "g")];
 const PROFILE: &[Parameter] = &[in_path("path", "pprof/heap")];
 const SETTINGS: &[Parameter] = &[optional("replication-factor", "3")];
-const TRANSFER: &[Parameter] = &[required("shard", "0"), required("node", "a")];
-const NODE: &[Parameter] = &[required("node", "a")];
+const TRANSFER: &[Parameter] = &[required("shard", "1"), required("node", "n1")];
+const NODE: &[Parameter] = &[required("node", "n2")];
 const NONE: &[Parameter] = &[];
 
 /// Paths that answer 503 while the node starts or stops.
