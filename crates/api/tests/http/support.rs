@@ -23,7 +23,8 @@ use model::seam::{
     WriteBatch, WriteReport,
 };
 use model::{
-    Failure, Histogram, Labels, Matcher, MetricKind, MetricMetadata, NodeId, ReplicaId, ShardId, TenantId, TimeRange,
+    Failure, Histogram, Labels, Matcher, MetricKind, MetricMetadata, NodeId, ReplicaId, ShardId, TenantId,
+    TimeRange,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
