@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{MethodRouter, any, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use http::StatusCode;
 
@@ -647,7 +647,7 @@ fn always() -> Table {
             "/-/reload",
             CHANGE,
             NONE,
-            Media::Text,
+            Media::Nothing,
             "Loads the configuration again (--web.enable-lifecycle)",
             change(operate::reload).get(operate::only_post),
         )
@@ -661,7 +661,7 @@ fn always() -> Table {
         )
         .add("/metrics", GET, NONE, Media::Text, "Own metrics", get(operate::metrics))
         .add("/version", GET, NONE, Media::Json, "Versions, without an envelope", get(operate::version))
-        .add_with(501, "/debug/{*path}", GET, PROFILE, Media::Text, "Profiles", any(absent::profiles))
+        .add_with(501, "/debug/{*path}", GET, PROFILE, Media::Text, "Profiles", get(absent::profiles))
         .add("/", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
         .add("/query", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
         .add("/graph", GET, NONE, Media::Page, "The page", get(ui::page))

@@ -107,7 +107,8 @@ fn slot_text(query: &str, tenant: &TenantId, started_ms: i64) -> Vec<u8> {
         if text.len() <= SLOT || length == 0 {
             return text;
         }
-        length = length.saturating_sub((text.len() - SLOT).max(1));
+        // JSON makes at most six bytes of one.
+        length = length.saturating_sub((text.len() - SLOT).div_ceil(6));
     }
 }
 
