@@ -54,7 +54,7 @@ pub(crate) async fn features(State(state): Shared) -> Response {
             settings.admin, settings.lifecycle
         ));
         out.push_str(
-            r#""otlp_write_receiver":false,"query_stats":true,"query_warnings":true,"search":false,"time_range_labels":true,"time_range_series":true}}"#,
+            r#""otlp_write_receiver":true,"query_stats":true,"query_warnings":true,"search":false,"time_range_labels":true,"time_range_series":true}}"#,
         );
     })
 }

@@ -1,8 +1,8 @@
 //! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
 //!
 //! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which), then one file for each
-//! family of paths: `query`, `write`, `targets`, `status`, `cluster`, `operate`, `absent` (paths of features that are not
-//! there yet), `ui`. Around them: `params` (what clients send), `error` (what they get when it fails), `encode`
+//! family of paths: `query`, `write`, `otlp`, `targets`, `status`, `cluster`, `operate`, `absent` (paths of features that
+//! are not there yet), `ui`. Around them: `params` (what clients send), `error` (what they get when it fails), `encode`
 //! (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every request),
 //! [`listen`] (connections).
 //!
@@ -19,6 +19,7 @@ mod layers;
 pub mod listen;
 mod metrics;
 mod operate;
+mod otlp;
 mod params;
 mod query;
 mod router;
@@ -28,6 +29,7 @@ mod targets;
 mod ui;
 mod write;
 
+pub use formats::otlp::{Promote as OtlpPromote, Settings as OtlpSettings, Strategy as OtlpStrategy};
 pub use listen::{ListenLimits, serve};
 pub use metrics::ApiMetrics;
 pub use router::router;

@@ -11,16 +11,17 @@ use http::StatusCode;
 
 use crate::state::ApiState;
 use crate::write::{Receiver, WriteSlots};
-use crate::{absent, cluster, layers, operate, query, status, targets, ui, write};
+use crate::{absent, cluster, layers, operate, otlp, query, status, targets, ui, write};
 
 /// The whole HTTP interface over `state`.
 pub fn router(state: ApiState) -> Router {
     let prefix = state.settings.route_prefix.clone();
     let state = Arc::new(state);
+    let receiver = Receiver { state: Arc::clone(&state), slots: Arc::new(WriteSlots::default()) };
     let served = Router::new()
-        .nest("/api/v1", api_v1(&state))
+        .nest("/api/v1", api_v1(&state, &receiver))
         .nest("/api/v2", alertmanager())
-        .merge(other_apis(&state))
+        .merge(other_apis(&state, receiver))
         .merge(operating())
         .merge(ui::routes());
     let all = if prefix.is_empty() { served } else { under(&prefix, served) };
@@ -53,7 +54,7 @@ where
     get(handler.clone()).post(handler)
 }
 
-fn api_v1(state: &Arc<ApiState>) -> Routes {
+fn api_v1(state: &Arc<ApiState>, receiver: &Receiver) -> Routes {
     let reads = Router::new()
         .route("/query", both(query::query))
         .route("/query_range", both(query::query_range))
@@ -81,7 +82,6 @@ fn api_v1(state: &Arc<ApiState>) -> Routes {
         .route("/cardinality/label_names", both(absent::cardinality_names))
         .route("/cardinality/label_values", both(absent::cardinality_values))
         .route("/read", post(absent::read))
-        .route("/otlp/v1/metrics", post(absent::change))
         .route("/status/config", get(status::config))
         .route("/status/runtimeinfo", get(status::runtime_info))
         .route("/status/buildinfo", get(status::build_info))
@@ -105,15 +105,15 @@ fn api_v1(state: &Arc<ApiState>) -> Routes {
         .route("/notifications", get(absent::empty_list))
         .route("/notifications/live", get(absent::no_stream));
     let gate = middleware::from_fn_with_state(Arc::clone(state), layers::gate);
-    reads.merge(writes(state)).layer(gate).merge(always)
+    reads.merge(writes(receiver.clone())).layer(gate).merge(always)
 }
 
-fn writes(state: &Arc<ApiState>) -> Routes {
-    let receiver = Receiver { state: Arc::clone(state), slots: Arc::new(WriteSlots::default()) };
+fn writes(receiver: Receiver) -> Routes {
     Router::new()
         .route("/write", post(write::write))
         .route("/push", post(write::write))
         .route("/receive", post(write::write))
+        .route("/otlp/v1/metrics", post(otlp::metrics))
         .with_state(receiver)
 }
 
@@ -129,12 +129,13 @@ fn alertmanager() -> Routes {
 }
 
 /// Federation, and the APIs that others put at the root.
-fn other_apis(state: &Arc<ApiState>) -> Routes {
+fn other_apis(state: &Arc<ApiState>, receiver: Receiver) -> Routes {
     let rules = |read: MethodRouter<Arc<ApiState>>| read.post(absent::change).delete(absent::change);
     let gate = middleware::from_fn_with_state(Arc::clone(state), layers::gate);
+    let otlp = Router::new().route("/otlp/v1/metrics", post(otlp::metrics)).with_state(receiver);
     Router::new()
         .route("/federate", get(absent::federate))
-        .route("/otlp/v1/metrics", post(absent::change))
+        .merge(otlp)
         .route("/config/v1/rules", rules(get(absent::no_rule_files)))
         .route("/config/v1/rules/{namespace}", rules(get(absent::no_rule_files)))
         .route("/config/v1/rules/{namespace}/{group}", rules(get(absent::no_rule_files)))

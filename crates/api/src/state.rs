@@ -44,6 +44,8 @@ pub struct ApiState {
     pub not_active: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The loaded configuration as YAML, without secrets.
     pub config_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// How OTLP is translated, as now configured.
+    pub otlp: Arc<dyn Fn() -> Arc<formats::otlp::Settings> + Send + Sync>,
     /// Figures of the process.
     pub runtime: Arc<dyn Fn() -> RuntimeInfo + Send + Sync>,
     /// Whether the node serves.

@@ -5,6 +5,7 @@
 
 mod connections;
 mod operate;
+mod otlp;
 mod paths;
 mod query;
 mod support;

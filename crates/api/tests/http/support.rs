@@ -281,6 +281,7 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         flags: [("config.file".to_owned(), "prometheus.yml".to_owned())].into(),
         not_active: Arc::new(|| vec!["rule_files: rules are not evaluated yet".into()]),
         config_text: Arc::new(|| "global:\n  scrape_interval: 15s\n".into()),
+        otlp: Arc::new(Arc::default),
         runtime: Arc::new(|| RuntimeInfo {
             start_ms: NOW,
             working_dir: "/x".into(),

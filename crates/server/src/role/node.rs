@@ -178,6 +178,12 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         flags: flag_values(&flags),
         not_active: from_config(&configuration, |loaded| loaded.not_active.clone()),
         config_text: from_config(&configuration, |loaded| loaded.to_yaml().to_owned()),
+        otlp: {
+            let lookback = Duration::from_millis(flags.lookback.0.unsigned_abs());
+            from_config(&configuration, move |loaded| {
+                Arc::new(api::OtlpSettings { lookback, ..loaded.otlp.clone() })
+            })
+        },
         runtime: runtime_info(&configuration, &flags, start_ms),
         readiness: Arc::clone(&readiness),
         reload: {
