@@ -1,7 +1,7 @@
 //! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
 //!
 //! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which, by the table of
-//! `endpoints`), then one file for each family of paths: `query`, `read`, `federate`, `search`, `write`, `targets`,
+//! `endpoints`), then one file for each family of paths: `query`, `read`, `federate`, `search`, `write`, `otlp`, `targets`,
 //! `status`, `cluster`, `features`, `notifications`, `admin`, `operate`, `absent` (paths of features that are not there yet),
 //! `ui`. Around them: `params` (what clients send, and for which tenant), `error` (what they get when it fails),
 //! `encode` (JSON of results), `body` (streaming, gzip, reading with limits), `layers` (what happens to every
@@ -25,6 +25,7 @@ pub mod listen;
 mod metrics;
 mod notifications;
 mod operate;
+mod otlp;
 mod params;
 mod query;
 mod read;
@@ -38,6 +39,7 @@ pub mod web;
 mod write;
 
 pub use endpoints::{Endpoint, Media, Parameter, Place, markdown};
+pub use formats::otlp::{Promote as OtlpPromote, Settings as OtlpSettings, Strategy as OtlpStrategy};
 pub use listen::{ClientAddress, ListenLimits, serve};
 pub use metrics::ApiMetrics;
 pub use notifications::{Notification, Notifications};

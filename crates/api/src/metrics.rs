@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::otlp::OtlpMetrics;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
     pub(crate) handler: Arc<str>,
@@ -37,6 +39,7 @@ pub struct ApiMetrics {
     pub(crate) write_rejected: Family<ReasonLabel, Counter>,
     pub(crate) write_failures: Family<ReasonLabel, Counter>,
     pub(crate) writes_held_bytes: Gauge,
+    pub(crate) otlp: OtlpMetrics,
 }
 
 fn seconds() -> Histogram {
@@ -56,6 +59,7 @@ impl ApiMetrics {
             write_rejected: Family::default(),
             write_failures: Family::default(),
             writes_held_bytes: Gauge::default(),
+            otlp: OtlpMetrics::register(registry),
         };
         registry.register(
             "prometheus_http_requests",

@@ -14,7 +14,7 @@ use crate::endpoints::{
 };
 use crate::state::ApiState;
 use crate::{
-    absent, admin, cluster, features, federate, layers, notifications, operate, query, read, search, status,
+    absent, admin, cluster, features, federate, layers, notifications, operate, otlp, query, read, search, status,
     targets, ui, web, write,
 };
 
@@ -331,23 +331,21 @@ fn writes(table: Table) -> Table {
             "Remote write, by Thanos's path",
             post(write::write),
         )
-        .add_with(
-            501,
+        .add(
             "/api/v1/otlp/v1/metrics",
             POST,
             NONE,
             Media::Protobuf,
             "Metrics of OpenTelemetry",
-            post(absent::change),
+            post(otlp::metrics),
         )
-        .add_with(
-            501,
+        .add(
             "/otlp/v1/metrics",
             POST,
             NONE,
             Media::Protobuf,
             "Metrics of OpenTelemetry, by Mimir's path",
-            post(absent::change),
+            post(otlp::metrics),
         )
 }
 

@@ -61,6 +61,8 @@ pub struct ApiState {
     pub reads: Arc<Semaphore>,
     /// Memory for write requests.
     pub writes: WritePlaces,
+    /// How OTLP is translated, as now configured.
+    pub otlp: Arc<dyn Fn() -> Arc<formats::otlp::Settings> + Send + Sync>,
     /// Figures of the process.
     pub runtime: Arc<dyn Fn() -> RuntimeInfo + Send + Sync>,
     /// Whether the node serves.

@@ -31,14 +31,20 @@ pub(crate) struct WriteSlots {
 }
 
 /// Bytes taken from the memory for requests; given back when dropped.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     slots: &'a WriteSlots,
     metrics: &'a ApiMetrics,
     bytes: u64,
 }
 
 impl WriteSlots {
-    fn take<'a>(&'a self, bytes: u64, limit: u64, metrics: &'a ApiMetrics) -> Result<Held<'a>, ApiError> {
+    /// Takes `bytes`, unless all together would be over `limit`; one request may always be there.
+    pub(crate) fn take<'a>(
+        &'a self,
+        bytes: u64,
+        limit: u64,
+        metrics: &'a ApiMetrics,
+    ) -> Result<Held<'a>, ApiError> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         metrics.writes_held_bytes.inc_by(bytes as i64);
         let held = Held { slots: self, metrics, bytes };

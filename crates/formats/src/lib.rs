@@ -1,16 +1,22 @@
-//! Bytes of other people's formats, to and from the model: remote write, remote read, snappy blocks, text exposition,
-//! OpenMetrics, and the headers by which their versions are chosen.
+//! Bytes of other people's formats, to and from the model: remote write, remote read, OTLP, text exposition, OpenMetrics,
+//! the protobuf exposition, snappy blocks and gzip, and the headers by which their versions are chosen.
 //!
 //! Everything here is a function of its arguments: no sockets, no tenants' limits, no routing. Whatever is
 //! allocated is bounded by the size of the input and by [`RequestLimits`]; no input makes it panic.
 //!
-//! Reading order: [`remote_write`] (over [`snappy`] and the protobuf reader in `wire`), [`text`], [`negotiate`].
+//! Reading order: [`remote_write`] (over [`snappy`] and the protobuf reader in `wire`), [`text`], [`protobuf`],
+//! [`otlp`] (over [`gzip`]), [`buckets`] (layouts of native histograms), [`negotiate`].
 
+pub mod buckets;
 pub mod expose;
 mod float;
+pub mod gzip;
 pub mod negotiate;
+pub mod otlp;
+pub mod protobuf;
 pub mod remote_read;
 pub mod remote_write;
+mod series_text;
 pub mod snappy;
 pub mod text;
 mod wire;
@@ -52,6 +58,12 @@ pub enum DecodeError {
     /// Not a snappy block.
     #[error("snappy: {0}")]
     Snappy(String),
+    /// Not a gzip stream.
+    #[error("gzip: {0}")]
+    Gzip(String),
+    /// JSON that is damaged or does not fit its schema.
+    #[error("json: {0}")]
+    Json(String),
     /// Protobuf that is cut short or does not fit its schema.
     #[error("protobuf: {problem} in {place} at offset {offset}")]
     Wire {
@@ -68,6 +80,14 @@ pub enum DecodeError {
         /// Line, from 1.
         line: usize,
         /// What is wrong, with a short piece of the text.
+        problem: String,
+    },
+    /// A histogram of an exposition that contradicts itself.
+    #[error("histogram {family:?}: {problem}")]
+    Histogram {
+        /// Its family.
+        family: String,
+        /// What is wrong.
         problem: String,
     },
     /// A header that names nothing that is understood.

@@ -37,6 +37,15 @@ impl ScrapeProtocol {
         Self::PrometheusText0_0_4,
     ];
 
+    /// The same for a job that scrapes native histograms, which only protobuf carries.
+    pub const PROTOBUF_FIRST: [Self; 5] = [
+        Self::PrometheusProto,
+        Self::OpenMetricsText1_0_0,
+        Self::OpenMetricsText0_0_1,
+        Self::PrometheusText1_0_0,
+        Self::PrometheusText0_0_4,
+    ];
+
     /// The protocol of that name in the configuration file.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.name() == name)

@@ -6,8 +6,9 @@
 //! where a line begins is an error instead of a quiet end, and label names that are not UTF-8 are errors at once.
 //!
 //! The grammars live in [`prometheus`] and [`openmetrics`] over `scan`; series text becomes labels in [`labels`];
-//! [`mod@write`] goes the other way.
+//! [`custom`] turns classic histograms into ones with custom buckets; [`mod@write`] goes the other way.
 
+pub mod custom;
 pub mod labels;
 mod openmetrics;
 mod prometheus;

@@ -187,6 +187,52 @@ impl<'a> Wire<'a> {
         }
         Ok(())
     }
+
+    /// One value of a repeated field of 8-byte values, or all of them when they are packed.
+    pub(crate) fn fixed64s(&mut self, kind: Kind, mut each: impl FnMut(u64)) -> Result<(), DecodeError> {
+        match kind {
+            Kind::Fixed64 => each(self.fixed64()?),
+            Kind::Bytes => {
+                let mut packed = self.message(self.place)?;
+                while !packed.is_done() {
+                    each(packed.fixed64()?);
+                }
+            }
+            _ => return Err(self.error("wrong wire type for the field")),
+        }
+        Ok(())
+    }
+}
+
+/// Appends `value` as a varint.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a varint field, unless it has its default.
+pub(crate) fn put_varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
+    if value != 0 {
+        put_varint(out, u64::from(field) << 3);
+        put_varint(out, value);
+    }
+}
+
+/// Appends a field of bytes or a message.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a text field, unless it is empty.
+pub(crate) fn put_text(out: &mut Vec<u8>, field: u32, text: &str) {
+    if !text.is_empty() {
+        put_bytes(out, field, text.as_bytes());
+    }
 }
 
 /// The signed number of a zigzag-coded varint.

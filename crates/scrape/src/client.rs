@@ -4,6 +4,7 @@
 //! only. A fetch is bounded in time, in bytes after decompression, and in the memory of all fetches together.
 
 mod body;
+mod oauth2;
 mod proxy;
 mod tls;
 mod url;
@@ -52,6 +53,7 @@ type Inner = Client<proxy::HttpsConnector, Empty<Bytes>>;
 /// A client with one configuration.
 pub(crate) struct HttpClient {
     config: HttpConfig,
+    tokens: Option<oauth2::TokenSource>,
     shared: Shared,
     proxy: Option<proxy::Proxy>,
     tls: tls::Reloading<Inner>,
@@ -129,8 +131,13 @@ impl HttpClient {
         let inline = tls::Files::read(&config.tls)?;
         let inner = build(config, proxy.clone(), &inline)?;
         let now = shared.clock.monotonic();
+        let tokens = match &config.auth {
+            Auth::OAuth2(settings) => Some(oauth2::TokenSource::new(settings, shared)?),
+            _ => None,
+        };
         Ok(Self {
             config: config.clone(),
+            tokens,
             shared: shared.clone(),
             proxy,
             tls: tls::Reloading::new(inline, inner, now),
@@ -219,6 +226,8 @@ impl HttpClient {
     async fn private_headers(&self, url: &Url) -> Result<HeaderMap, ClientError> {
         let mut headers = HeaderMap::new();
         let mut authorization = match &self.config.auth {
+            // Its token is asked for below.
+            Auth::OAuth2(_) => None,
             Auth::None => url.user_info().map(|user| format!("Basic {}", url::base64(user.as_bytes()))),
             Auth::Basic { username, password } => {
                 let pair =
@@ -229,6 +238,9 @@ impl HttpClient {
                 Some(format!("{kind} {}", load(credentials, "authorization credentials").await?))
             }
         };
+        if let Some(tokens) = &self.tokens {
+            authorization = Some(tokens.authorization().await?);
+        }
         if let Some(text) = authorization.take() {
             headers.insert(AUTHORIZATION, header_value("Authorization", &text)?);
         }
@@ -249,7 +261,15 @@ impl HttpClient {
     }
 }
 
-fn build(config: &HttpConfig, proxy: Option<proxy::Proxy>, files: &tls::Files) -> Result<Inner, ClientError> {
+fn build<B>(
+    config: &HttpConfig,
+    proxy: Option<proxy::Proxy>,
+    files: &tls::Files,
+) -> Result<Client<proxy::HttpsConnector, B>, ClientError>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
     let connector = proxy::connector(config, proxy, tls::client_config(&config.tls, files)?)?;
     Ok(Client::builder(TokioExecutor::new())
         .pool_idle_timeout(IDLE)

@@ -39,7 +39,7 @@ pub struct JobConfig {
     pub interval: Duration,
     /// Longest time of one scrape; at most `interval`.
     pub timeout: Duration,
-    /// Formats to ask for, the most wanted first; never empty. Protobuf is not asked for yet.
+    /// Formats to ask for, the most wanted first; never empty.
     pub protocols: Vec<ScrapeProtocol>,
     /// The format to assume when the target does not say a known one.
     pub fallback_protocol: Option<ScrapeProtocol>,
@@ -69,12 +69,17 @@ pub struct JobConfig {
     pub escaping: Escaping,
     /// Also store `scrape_timeout_seconds`, `scrape_sample_limit` and `scrape_body_size_bytes`.
     pub extra_scrape_metrics: bool,
-    /// Value of the label `__scrape_native_histograms__`; native histograms are not scraped yet.
+    /// Value of the label `__scrape_native_histograms__`: native histograms are read as such.
     pub scrape_native_histograms: bool,
-    /// Value of the label `__always_scrape_classic_histograms__`.
+    /// Value of the label `__always_scrape_classic_histograms__`: classic series are kept beside what they become.
     pub always_scrape_classic_histograms: bool,
-    /// Value of the label `__convert_classic_histograms_to_nhcb__`; nothing is converted yet.
+    /// Value of the label `__convert_classic_histograms_to_nhcb__`: classic histograms become native ones with custom
+    /// buckets.
     pub convert_classic_histograms: bool,
+    /// Most buckets of a native histogram: a finer one is made coarser, or else fails the scrape; 0 = no limit.
+    pub native_histogram_bucket_limit: u64,
+    /// By what factor buckets of a native histogram grow at least: a finer one is made coarser; 0 = as they come.
+    pub native_histogram_min_bucket_factor: f64,
     /// How to connect and authenticate.
     pub http: HttpConfig,
     /// Rules for targets.
@@ -114,6 +119,8 @@ impl JobConfig {
             scrape_native_histograms: false,
             always_scrape_classic_histograms: false,
             convert_classic_histograms: false,
+            native_histogram_bucket_limit: 0,
+            native_histogram_min_bucket_factor: 0.0,
             http: HttpConfig::default(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),
@@ -205,13 +212,37 @@ pub enum Auth {
         /// The rest.
         credentials: Source,
     },
+    /// A token that a server gives for the client's credentials.
+    OAuth2(Box<OAuth2>),
+}
+
+/// Where and how tokens are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OAuth2 {
+    /// The client's name.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: Source,
+    /// What the token shall be good for.
+    pub scopes: Vec<String>,
+    /// The token server.
+    pub token_url: Secret,
+    /// Further fields of the form that is sent there.
+    pub endpoint_params: BTreeMap<String, String>,
+    /// TLS to the token server.
+    pub tls: TlsConfig,
+    /// Reach the token server through this proxy.
+    pub proxy: Option<ProxyConfig>,
 }
 
 /// A proxy for outgoing connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxyConfig {
-    /// Its URL, which may hold a user and a password.
-    pub url: Secret,
+    /// The URL of the proxy for `http` targets, which may hold a user and a password; without one they are reached
+    /// directly.
+    pub http: Option<Secret>,
+    /// The same for `https` targets.
+    pub https: Option<Secret>,
     /// Hosts that are reached without it: names, `.suffixes`, addresses, networks, `*`, separated by commas.
     pub no_proxy: String,
     /// Headers of the CONNECT request, by name.

@@ -45,6 +45,9 @@ pub enum ClientError {
     /// The TLS settings contradict themselves or are not supported.
     #[error("tls_config: {0}")]
     Tls(String),
+    /// There is no access token.
+    #[error("oauth2: {0}")]
+    OAuth2(String),
     /// A proxy's URL is not usable.
     #[error("proxy_url: {0}")]
     Proxy(String),

@@ -25,7 +25,7 @@ mod target_loop;
 mod test_server;
 
 pub use config::{
-    Auth, Config, DEFAULT_BODY_LIMIT, Discovery, Escaping, HttpConfig, JobConfig, Pem, ProxyConfig,
+    Auth, Config, DEFAULT_BODY_LIMIT, Discovery, Escaping, HttpConfig, JobConfig, OAuth2, Pem, ProxyConfig,
     TargetGroup, TlsConfig, TlsVersion,
 };
 pub use error::{ClientError, ScrapeError};

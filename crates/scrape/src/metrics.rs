@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) duration: Histogram,
     pub(crate) body_limit: Counter,
     pub(crate) sample_limit: Counter,
+    pub(crate) bucket_limit: Counter,
     pub(crate) label_limit: Counter,
     pub(crate) target_limit: Counter,
     pub(crate) duplicates: Counter,
@@ -51,6 +52,7 @@ impl Metrics {
             duration: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             body_limit: Counter::default(),
             sample_limit: Counter::default(),
+            bucket_limit: Counter::default(),
             label_limit: Counter::default(),
             target_limit: Counter::default(),
             duplicates: Counter::default(),
@@ -86,6 +88,11 @@ impl Metrics {
                 "prometheus_target_scrapes_exceeded_sample_limit",
                 "Total number of scrapes that hit the sample limit and were rejected",
                 &self.sample_limit,
+            ),
+            (
+                "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit",
+                "Total number of scrapes that hit the native histogram bucket limit and were rejected",
+                &self.bucket_limit,
             ),
             (
                 "prometheus_target_scrape_pool_exceeded_label_limits",
@@ -153,6 +160,7 @@ impl Metrics {
     pub(crate) fn count_append_error(&self, error: &AppendError) {
         match error {
             AppendError::SampleLimit => self.sample_limit.inc(),
+            AppendError::BucketLimit => self.bucket_limit.inc(),
             AppendError::LabelLimit(_) => self.label_limit.inc(),
             _ => 0,
         };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use formats::protobuf::Histograms;
 use model::relabel::relabel;
 use model::time::{format_duration, parse_duration};
 use model::{Labels, LabelsBuilder};
@@ -23,10 +24,13 @@ const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const INSTANCE: &str = "instance";
 const UNIX_SOCKET: &str = "__unix_socket__";
+const CONVERT: &str = "__convert_classic_histograms_to_nhcb__";
+const KEEP_CLASSIC: &str = "__always_scrape_classic_histograms__";
+const NATIVE: &str = "__scrape_native_histograms__";
 const BOOL_LABELS: [(&str, &str); 3] = [
-    ("__convert_classic_histograms_to_nhcb__", "convert classic histograms to nhcb"),
-    ("__always_scrape_classic_histograms__", "always scrape classic histograms"),
-    ("__scrape_native_histograms__", "scrape native histograms"),
+    (CONVERT, "convert classic histograms to nhcb"),
+    (KEEP_CLASSIC, "always scrape classic histograms"),
+    (NATIVE, "scrape native histograms"),
 ];
 
 /// Something that is scraped: its identity and where it is.
@@ -45,6 +49,8 @@ pub(crate) struct Target {
     pub(crate) interval: Duration,
     /// Longest time of one scrape.
     pub(crate) timeout: Duration,
+    /// Which forms of histograms it gives, by its labels.
+    pub(crate) histograms: Histograms,
     /// Why it cannot be scraped at all.
     pub(crate) unsupported: Option<String>,
     /// Labels before relabelling, for the page; a later discovery may change them.
@@ -178,6 +184,11 @@ fn is_go_bool(text: &str) -> bool {
     matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True" | "0" | "f" | "F" | "FALSE" | "false" | "False")
 }
 
+/// Whether a boolean label says yes; [`populate_labels`] has checked its text.
+fn is_set(labels: &Labels, name: &str) -> bool {
+    labels.get(name).is_some_and(|text| matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True"))
+}
+
 impl Target {
     fn new(labels: &Labels, discovered: Labels, job: &JobConfig) -> Result<Self, String> {
         let url = url_of(labels, &job.params);
@@ -209,6 +220,11 @@ impl Target {
             interval: duration(INTERVAL)?,
             timeout: duration(TIMEOUT)?,
             url,
+            histograms: Histograms {
+                native: is_set(labels, NATIVE),
+                keep_classic: is_set(labels, KEEP_CLASSIC),
+                convert: is_set(labels, CONVERT),
+            },
             unsupported,
             discovered: Mutex::new(discovered),
         })

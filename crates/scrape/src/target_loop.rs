@@ -7,8 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use formats::negotiate::{ExpositionFormat, ScrapeProtocol, accept_header, scrape_format};
-use formats::text::TextFormat;
+use formats::negotiate::{accept_header, scrape_format};
 use futures::FutureExt as _;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http::{HeaderName, HeaderValue};
@@ -18,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::append::{Appended, append};
+use crate::append::{Appended, Scraped, append};
 use crate::cache::SeriesCache;
 use crate::client::{Answer, Fetch, FetchError, Url};
 use crate::config::{DEFAULT_BODY_LIMIT, JobConfig};
@@ -277,14 +276,16 @@ impl Scraper {
         if let Some(warning) = warning {
             tracing::debug!(job = %self.pool.name, url = %self.target.url, %warning, "unusual content type");
         }
-        let format = match format {
-            ExpositionFormat::Prometheus => TextFormat::Prometheus,
-            ExpositionFormat::OpenMetrics => TextFormat::OpenMetrics,
-            ExpositionFormat::Protobuf => return Err("protobuf exposition is not supported yet".into()),
-        };
         let metrics = self.shared.metrics.clone();
         let read = move |cache: &mut SeriesCache, target: &Target, answer: &Answer| {
-            let (appended, result) = append(&answer.body, format, timestamp, &job, &target.labels, cache);
+            let scraped = Scraped {
+                body: &answer.body,
+                format,
+                timestamp,
+                histograms: target.histograms,
+                target: &target.labels,
+            };
+            let (appended, result) = append(&scraped, &job, cache);
             let error = result.err().map(|error| {
                 metrics.count_append_error(&error);
                 error.to_string()
@@ -333,15 +334,9 @@ fn same_labels(a: &JobConfig, b: &JobConfig) -> bool {
 }
 
 fn headers(job: &JobConfig, timeout: Duration) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-    // Protobuf is not asked for as long as it is not parsed.
-    let mut protocols: Vec<ScrapeProtocol> =
-        job.protocols.iter().copied().filter(|p| *p != ScrapeProtocol::PrometheusProto).collect();
-    if protocols.is_empty() {
-        protocols.push(ScrapeProtocol::PrometheusText0_0_4);
-    }
     let value = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
     Ok(vec![
-        (ACCEPT, value(&accept_header(&protocols, job.escaping.as_str()))?),
+        (ACCEPT, value(&accept_header(&job.protocols, job.escaping.as_str()))?),
         (ACCEPT_ENCODING, HeaderValue::from_static(if job.enable_compression { "gzip" } else { "identity" })),
         (
             HeaderName::from_static("x-prometheus-scrape-timeout-seconds"),

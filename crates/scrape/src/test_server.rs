@@ -23,6 +23,7 @@ pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 pub(crate) struct Asked {
     pub(crate) uri: String,
     pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
@@ -96,10 +97,14 @@ async fn serve(
     handler: Arc<impl Fn(&Asked) -> Answer + Send + Sync + 'static>,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let asked = Asked { uri: request.uri().to_string(), headers: request.headers().clone() };
-        log.lock().push(asked.clone());
-        let answer = handler(&asked);
-        async move { Ok::<_, Infallible>(answer) }
+        let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
+            let asked = Asked { uri: parts.uri.to_string(), headers: parts.headers, body };
+            log.lock().push(asked.clone());
+            Ok::<_, Infallible>(handler(&asked))
+        }
     });
     // A client that goes away in the middle is no failure of a test.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).await;

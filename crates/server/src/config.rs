@@ -80,6 +80,8 @@ pub struct Loaded {
     pub rule_files: Vec<String>,
     /// Retention as the file states it.
     pub retention: FileRetention,
+    /// The section `otlp`; its lookback is a flag's matter.
+    pub otlp: api::OtlpSettings,
     /// The block `isobar`.
     pub isobar: Isobar,
     /// Keys that were accepted and have no effect yet, in the order of the text, each once.
@@ -103,7 +105,7 @@ impl Loaded {
     }
 }
 
-/// How the environment is looked up, for `external_labels`.
+/// How the environment is looked up, for `external_labels` and `proxy_from_environment`.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Loads `path` and the files that its `scrape_config_files` names.
@@ -119,7 +121,7 @@ pub fn load_str(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<Load
     let mut loaded = load_main(text, file, dir, env)?;
     let patterns = loaded.1;
     for pattern in patterns {
-        load_more_jobs(&pattern, file, &mut loaded.0)?;
+        load_more_jobs(&pattern, file, &mut loaded.0, env)?;
     }
     Ok(loaded.0)
 }
@@ -143,7 +145,7 @@ fn read(path: &Path) -> Result<String, String> {
 fn load_main(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<(Loaded, Vec<String>), ConfigError> {
     let error = |problems| ConfigError { file: file.to_owned(), problems };
     let tree = node::parse(text).map_err(|problem| error(vec![problem]))?;
-    let reader = Reader::new(text, dir);
+    let reader = Reader::new(text, dir, env);
     let mut top = Section::new(&reader, &tree, "");
     let global = scrape_job::global(&mut top, env);
     engine::runtime(&mut top);
@@ -154,7 +156,7 @@ fn load_main(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<(Loaded
     scrape_configs(&mut top, &global, &mut jobs, &mut job_yaml, file);
     let retention = engine::storage(&mut top);
     outgoing::outgoing(&mut top, global.name_scheme());
-    engine::otlp(&mut top);
+    let otlp = engine::otlp(&mut top, global.name_scheme());
     let isobar = isobar::isobar(&mut top);
     let out = top.finish();
     let (mut problems, mut not_active, files) = reader.finish();
@@ -166,7 +168,9 @@ fn load_main(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<(Loaded
     not_active.retain(|what| seen.insert(what.clone()));
     let yaml = out.to_yaml();
     let scrape = scrape::Config { jobs };
-    Ok((Loaded { scrape, global, rule_files, retention, isobar, not_active, files, yaml, job_yaml }, more))
+    let loaded =
+        Loaded { scrape, global, rule_files, retention, otlp, isobar, not_active, files, yaml, job_yaml };
+    Ok((loaded, more))
 }
 
 fn scrape_configs(
@@ -208,7 +212,7 @@ fn file_patterns(top: &mut Section<'_>, key: &str, what: &str) -> Vec<String> {
 }
 
 /// Adds the jobs of the files that `pattern` matches.
-fn load_more_jobs(pattern: &str, main: &str, loaded: &mut Loaded) -> Result<(), ConfigError> {
+fn load_more_jobs(pattern: &str, main: &str, loaded: &mut Loaded, env: Env<'_>) -> Result<(), ConfigError> {
     let paths = scrape::discovery::glob::glob(pattern).map_err(|e| {
         ConfigError::whole(main, format!("error retrieving scrape config files for {pattern:?}: {e}"))
     })?;
@@ -217,7 +221,7 @@ fn load_more_jobs(pattern: &str, main: &str, loaded: &mut Loaded) -> Result<(), 
         let text = read(&path).map_err(|message| ConfigError::whole(&file, message))?;
         let error = |problems| ConfigError { file: file.clone(), problems };
         let tree = node::parse(&text).map_err(|problem| error(vec![problem]))?;
-        let reader = Reader::new(&text, path.parent().unwrap_or(Path::new("")));
+        let reader = Reader::new(&text, path.parent().unwrap_or(Path::new("")), env);
         let mut top = Section::new(&reader, &tree, "");
         scrape_configs(&mut top, &loaded.global, &mut loaded.scrape.jobs, &mut loaded.job_yaml, &file);
         top.finish();

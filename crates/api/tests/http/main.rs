@@ -6,6 +6,7 @@
 mod connections;
 mod endpoints;
 mod operate;
+mod otlp;
 mod paths;
 mod query;
 mod read;

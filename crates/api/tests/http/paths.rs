@@ -45,8 +45,6 @@ async fn reads_answer_empty_and_well_formed() {
 async fn changes_answer_501() {
     let server = server();
     for (method, path) in [
-        ("POST", "/api/v1/otlp/v1/metrics"),
-        ("POST", "/otlp/v1/metrics"),
         ("POST", "/api/v2/alerts"),
         ("POST", "/api/v2/silences"),
         ("DELETE", "/api/v2/silence/1"),

@@ -377,6 +377,7 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         notifications: Arc::clone(&notifications),
         reads: Arc::new(tokio::sync::Semaphore::new(2)),
         writes: WritePlaces::default(),
+        otlp: Arc::new(Arc::default),
         runtime: Arc::new(|| RuntimeInfo {
             start_ms: NOW,
             working_dir: "/x".into(),

@@ -3,7 +3,7 @@
 use model::relabel::{Action, RelabelConfig, Rule};
 
 use super::*;
-use formats::text::TextFormat::{OpenMetrics, Prometheus};
+use formats::negotiate::ExpositionFormat::{OpenMetrics, Prometheus, Protobuf};
 
 const NOW: i64 = 1_000_000;
 
@@ -11,7 +11,8 @@ struct Check {
     job: JobConfig,
     target: Labels,
     cache: SeriesCache,
-    format: TextFormat,
+    format: ExpositionFormat,
+    histograms: Histograms,
 }
 
 impl Check {
@@ -19,14 +20,26 @@ impl Check {
         let mut job = JobConfig::new("j");
         change(&mut job);
         let target = Labels::from_pairs([("job", "j"), ("instance", "i")]).unwrap();
-        Self { job, target, cache: SeriesCache::default(), format: Prometheus }
+        Self {
+            job,
+            target,
+            cache: SeriesCache::default(),
+            format: Prometheus,
+            histograms: Histograms::default(),
+        }
     }
 
     /// Lines `series value` of a scrape, then `scraped/after/added` and what went wrong.
-    fn scrape(&mut self, body: &str) -> Vec<String> {
+    fn scrape(&mut self, body: impl AsRef<[u8]>) -> Vec<String> {
         self.cache.begin();
-        let (out, result) =
-            append(body.as_bytes(), self.format, NOW, &self.job, &self.target, &mut self.cache);
+        let scraped = Scraped {
+            body: body.as_ref(),
+            format: self.format,
+            timestamp: NOW,
+            histograms: self.histograms,
+            target: &self.target,
+        };
+        let (out, result) = append(&scraped, &self.job, &mut self.cache);
         let mut lines = Vec::new();
         for series in &out.series {
             let region = &self.cache.label_bytes()[series.labels.start as usize..series.labels.end as usize];
@@ -43,6 +56,12 @@ impl Check {
                 let exemplars = series.exemplars.len();
                 let exemplars = if exemplars > 0 { format!(" +{exemplars}") } else { String::new() };
                 lines.push(format!("{} {}{at}{untracked}{exemplars}", pairs.join(","), sample.value));
+            }
+            let histograms = series.histograms.start as usize..series.histograms.end as usize;
+            for (_, h) in &out.histograms[histograms] {
+                let exemplars = series.exemplars.len();
+                let (schema, buckets) = (h.schema, h.positive_buckets.len());
+                lines.push(format!("{} {schema}/{}/{buckets} +{exemplars}", pairs.join(","), h.count));
             }
         }
         let error = result.as_ref().err().map(|e| format!(" {e}")).unwrap_or_default();
@@ -170,4 +189,107 @@ fn openmetrics_with_exemplars_and_metadata() {
     assert!(check.scrape("a 1\n")[0].len() > 3);
     check.format = Prometheus;
     assert_eq!(check.scrape("# TYPE h histogram\nh_bucket{le=\"1\"} 2\n")[0], "__name__=h_bucket,le=1.0 2");
+}
+
+/// A family `h` with one histogram of `fields`, delimited.
+fn family(fields: &[u8]) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut out = vec![number << 3 | 2];
+        out.extend(varint(bytes.len() as u64));
+        out.extend_from_slice(bytes);
+        out
+    };
+    let family = [field(1, b"h"), vec![0x18, 4], field(4, &field(7, fields))].concat();
+    [varint(family.len() as u64), family].concat()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+/// A native histogram of schema 8 with 100 buckets of one observation each, created at 5 s.
+fn hundred_buckets() -> Vec<u8> {
+    // sample_count, schema, one span of 100, deltas 1, 0, 0 …, created timestamp.
+    let mut fields = vec![0x08, 100, 0x28, 16, 0x62, 4, 0x08, 0, 0x10, 100];
+    fields.extend([0x6a, 100, 2]);
+    fields.extend([0; 99]);
+    fields.extend([0x7a, 2, 0x08, 5]);
+    fields
+}
+
+#[test]
+fn protobuf_with_native_histograms() {
+    let body = family(&hundred_buckets());
+    let scrape = |native: bool, change: fn(&mut JobConfig)| {
+        let mut check = Check::new(change);
+        check.format = Protobuf;
+        check.histograms.native = native;
+        check.scrape(&body)
+    };
+    assert_eq!(scrape(true, |_| ()), ["__name__=h 8/100/100 +0", "1/1/1"]);
+    let classic = ["__name__=h_count 100", "__name__=h_sum 0", "__name__=h_bucket,le=+Inf 100", "3/3/3"];
+    assert_eq!(scrape(false, |_| ()), classic);
+    let limit = |job: &mut JobConfig| job.native_histogram_bucket_limit = 30;
+    assert_eq!(scrape(true, limit)[0], "__name__=h 6/100/26 +0");
+    let factor = |job: &mut JobConfig| job.native_histogram_min_bucket_factor = 1.1;
+    assert_eq!(scrape(true, factor)[0], "__name__=h 2/100/3 +0");
+    let samples = |job: &mut JobConfig| job.sample_limit = 2;
+    assert_eq!(scrape(false, samples)[2], "3/3/2 sample limit exceeded");
+
+    let mut check = Check::new(|_| ());
+    check.format = Protobuf;
+    check.histograms = Histograms { native: true, keep_classic: false, convert: true };
+    check.cache.begin();
+    let body = [family(&hundred_buckets()), family(&[0x08, 1])].concat();
+    let scraped = Scraped {
+        body: &body,
+        format: Protobuf,
+        timestamp: NOW,
+        histograms: check.histograms,
+        target: &check.target,
+    };
+    let (out, result) = append(&scraped, &check.job, &mut check.cache);
+    result.unwrap();
+    assert_eq!((out.histograms.len(), out.duplicates, out.starts.len()), (1, 1, 0));
+    assert_eq!(check.cache.take_unsent()[0].kind, MetricKind::Histogram);
+    assert!(scrape(true, |_| ()).len() == 2 && check.scrape([9, 1])[0].contains("length beyond the end"));
+}
+
+#[test]
+fn start_timestamps_stand_beside_their_samples() {
+    let mut check = Check::new(|_| ());
+    check.cache.begin();
+    let body = family(&hundred_buckets());
+    let scraped = Scraped {
+        body: &body,
+        format: Protobuf,
+        timestamp: NOW,
+        histograms: Histograms::default(),
+        target: &check.target,
+    };
+    let (out, result) = append(&scraped, &check.job, &mut check.cache);
+    result.unwrap();
+    assert_eq!(out.starts, [5000; 3]);
+}
+
+#[test]
+fn classic_histograms_become_ones_with_custom_buckets() {
+    let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 5\nh_sum 7\nh_count 5\n# TYPE g gauge\ng 1\n";
+    let mut check = Check::new(|_| ());
+    check.histograms.convert = true;
+    assert_eq!(check.scrape(body), ["__name__=h -53/5/2 +0", "__name__=g 1", "2/2/2"]);
+    assert_eq!(check.scrape(body), ["__name__=h -53/5/2 +0", "__name__=g 1", "2/2/0"]);
+    check.histograms.keep_classic = true;
+    let kept = check.scrape(body);
+    assert_eq!(kept.len(), 7, "{kept:?}");
+    assert_eq!(kept[4], "__name__=h -53/5/2 +0");
+    let mut check = Check::new(|job| job.native_histogram_bucket_limit = 1);
+    check.histograms.convert = true;
+    assert_eq!(check.scrape(body), ["__name__=g 1", "2/2/1 histogram bucket limit exceeded"]);
 }

@@ -56,18 +56,25 @@ pub(crate) fn connector(
     })
 }
 
-/// A proxy, checked.
+/// Proxies, checked: which requests go through which.
 #[derive(Clone)]
 pub(crate) struct Proxy {
-    url: Url,
-    authorization: Option<HeaderValue>,
+    http: Option<Server>,
+    https: Option<Server>,
     connect_headers: HeaderMap,
     exempt: Exempt,
 }
 
-impl Proxy {
-    pub(crate) fn new(config: &ProxyConfig) -> Result<Self, ClientError> {
-        let url = Url::parse(config.url.expose()).map_err(ClientError::Proxy)?;
+/// One proxy.
+#[derive(Clone)]
+struct Server {
+    url: Url,
+    authorization: Option<HeaderValue>,
+}
+
+impl Server {
+    fn new(text: &str) -> Result<Self, ClientError> {
+        let url = Url::parse(text).map_err(ClientError::Proxy)?;
         if url.is_https() {
             return Err(ClientError::Proxy("a proxy that is reached over TLS is not supported yet".into()));
         }
@@ -78,6 +85,14 @@ impl Proxy {
                 &format!("Basic {}", base64(user.as_bytes())),
             )?),
         };
+        Ok(Self { url, authorization })
+    }
+}
+
+impl Proxy {
+    pub(crate) fn new(config: &ProxyConfig) -> Result<Self, ClientError> {
+        let server =
+            |url: &Option<crate::Secret>| url.as_ref().map(|url| Server::new(url.expose())).transpose();
         let mut connect_headers = HeaderMap::new();
         for (name, values) in &config.connect_headers {
             let header =
@@ -86,18 +101,28 @@ impl Proxy {
                 connect_headers.append(header.clone(), super::header_value(name, value.expose())?);
             }
         }
-        Ok(Self { url, authorization, connect_headers, exempt: Exempt::parse(&config.no_proxy) })
+        Ok(Self {
+            http: server(&config.http)?,
+            https: server(&config.https)?,
+            connect_headers,
+            exempt: Exempt::parse(&config.no_proxy),
+        })
     }
 
     /// Adds what the proxy itself wants to know of a request that it forwards.
     pub(crate) fn add_headers(&self, url: &Url, headers: &mut HeaderMap) {
-        if let (false, Some(value)) = (url.is_https() || self.exempts(url), &self.authorization) {
+        if url.is_https() {
+            return;
+        }
+        if let Some(value) = self.server_for(url).and_then(|server| server.authorization.as_ref()) {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
     }
 
-    fn exempts(&self, url: &Url) -> bool {
-        self.exempt.matches(&url.host(), url.port())
+    /// The proxy for `url`, unless it is reached directly.
+    fn server_for(&self, url: &Url) -> Option<&Server> {
+        let server = if url.is_https() { &self.https } else { &self.http };
+        server.as_ref().filter(|_| !self.exempt.matches(&url.host(), url.port()))
     }
 }
 
@@ -184,16 +209,17 @@ impl Service<Uri> for Connector {
         let proxy = self.proxy.clone();
         Box::pin(async move {
             let url = Url::parse(&target.to_string())?;
-            let Some(proxy) = proxy.filter(|proxy| !proxy.exempts(&url)) else {
+            let through = proxy.as_ref().and_then(|proxy| Some((proxy, proxy.server_for(&url)?)));
+            let Some((proxy, server)) = through else {
                 return Ok(Stream { io: http.call(target).await?, proxied: false });
             };
             let io = http
-                .call(proxy.url.uri())
+                .call(server.url.uri())
                 .await
                 .map_err(|e| format!("proxyconnect tcp: {}", super::chain(&e)))?;
             if url.is_https() {
                 let mut io = io.into_inner();
-                tunnel(&mut io, &url, &proxy).await?;
+                tunnel(&mut io, &url, server, &proxy.connect_headers).await?;
                 return Ok(Stream { io: TokioIo::new(io), proxied: false });
             }
             Ok(Stream { io, proxied: true })
@@ -202,13 +228,13 @@ impl Service<Uri> for Connector {
 }
 
 /// Asks the proxy at the other end of `io` for a tunnel to `url`.
-async fn tunnel(io: &mut TcpStream, url: &Url, proxy: &Proxy) -> Result<(), BoxError> {
+async fn tunnel(io: &mut TcpStream, url: &Url, server: &Server, headers: &HeaderMap) -> Result<(), BoxError> {
     let host = url.host();
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host };
     let target = format!("{bracketed}:{}", url.port());
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
-    let own = proxy.authorization.iter().map(|value| (&PROXY_AUTHORIZATION, value));
-    for (name, value) in own.chain(&proxy.connect_headers) {
+    let own = server.authorization.iter().map(|value| (&PROXY_AUTHORIZATION, value));
+    for (name, value) in own.chain(headers) {
         request.extend_from_slice(name.as_str().as_bytes());
         request.extend_from_slice(b": ");
         request.extend_from_slice(value.as_bytes());

@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
-use crate::config::{Pem, ProxyConfig, TlsVersion};
+use crate::config::{OAuth2, Pem, ProxyConfig, TlsVersion};
 use crate::secret::Secret;
 use crate::test_server::{Server, gzip, redirect, text};
 
@@ -226,7 +226,8 @@ async fn proxies_get_whole_urls_or_connect() {
     let through = |no_proxy: &str| {
         client(&config(|c| {
             c.proxy = Some(ProxyConfig {
-                url: Secret::new(format!("http://u:p@{}", proxy.host())),
+                http: Some(Secret::new(format!("http://u:p@{}", proxy.host()))),
+                https: Some(Secret::new(format!("http://u:p@{}", proxy.host()))),
                 no_proxy: no_proxy.into(),
                 connect_headers: std::collections::BTreeMap::new(),
             });
@@ -261,4 +262,112 @@ async fn bodies_share_their_memory_without_waiting_for_ever() {
     let (plain, zipped) = (server.url("/"), server.url("/z"));
     let (a, b) = tokio::join!(get(&client, &plain), get(&client, &zipped));
     assert_eq!((a.unwrap().len(), b.unwrap().len()), (900 << 10, 900 << 10));
+}
+
+#[tokio::test]
+async fn one_proxy_for_each_scheme() {
+    let proxy = Server::start(|_| text("by proxy")).await;
+    let client = client(&config(|c| {
+        c.proxy = Some(ProxyConfig {
+            http: Some(Secret::new(format!("http://{}", proxy.host()))),
+            https: None,
+            no_proxy: String::new(),
+            connect_headers: std::collections::BTreeMap::new(),
+        });
+    }));
+    assert_eq!(get(&client, "http://target.test/").await.unwrap(), "by proxy");
+    proxy.take();
+    // No name server knows it, and the proxy is not asked.
+    assert!(get(&client, "https://target.invalid/").await.is_err());
+    assert!(proxy.take().is_empty());
+}
+
+fn oauth2(url: &str) -> OAuth2 {
+    OAuth2 {
+        client_id: "me & you".into(),
+        client_secret: inline("s/cret"),
+        scopes: vec!["read".into(), "all".into()],
+        token_url: Secret::new(url),
+        endpoint_params: [("audience".to_owned(), "x y".to_owned())].into(),
+        tls: crate::TlsConfig::default(),
+        proxy: None,
+    }
+}
+
+fn json(status: u16, body: &str) -> crate::test_server::Answer {
+    let mut answer = crate::test_server::answer("application/json", body.to_owned());
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_once_and_again_when_they_end() {
+    let tokens = Server::start(|asked| {
+        let name = if String::from_utf8_lossy(&asked.body).contains("client_id") { "form" } else { "header" };
+        json(200, &format!(r#"{{"access_token":"{name}","token_type":"bearer","expires_in":"60"}}"#))
+    })
+    .await;
+    let target = Server::start(|_| text("ok")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "s/cret\n").unwrap();
+    let clock = Arc::new(ManualClock::new(0));
+    let settings = OAuth2 { client_secret: Source::File(file.clone()), ..oauth2(&tokens.url("/t")) };
+    let client =
+        HttpClient::new(&config(|c| c.auth = Auth::OAuth2(Box::new(settings))), &shared(&clock)).unwrap();
+    for _ in 0..3 {
+        get(&client, &target.url("/")).await.unwrap();
+    }
+    assert!(target.take().iter().all(|asked| asked.header("authorization") == "Bearer header"));
+    let asked = tokens.take();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        String::from_utf8_lossy(&asked[0].body),
+        "grant_type=client_credentials&scope=read+all&audience=x+y"
+    );
+    // base64("me+%26+you:s%2Fcret")
+    assert_eq!(asked[0].header("authorization"), "Basic bWUrJTI2K3lvdTpzJTJGY3JldA==");
+    clock.advance(Duration::from_secs(49));
+    get(&client, &target.url("/")).await.unwrap();
+    assert!(tokens.take().is_empty());
+    clock.advance(Duration::from_secs(2));
+    get(&client, &target.url("/")).await.unwrap();
+    assert_eq!(tokens.take().len(), 1);
+    std::fs::write(&file, "other").unwrap();
+    get(&client, &target.url("/")).await.unwrap();
+    assert_eq!(tokens.take().len(), 1, "another secret asks for another token");
+}
+
+#[tokio::test]
+async fn token_servers_that_refuse() {
+    let by_form = Server::start(|asked| {
+        match String::from_utf8_lossy(&asked.body).contains("client_secret=s%2Fcret") {
+            true => json(200, r#"{"access_token":"a","expires_in":3600}"#),
+            false => json(401, r#"{"error":"invalid_client"}"#),
+        }
+    })
+    .await;
+    let target = Server::start(|_| text("ok")).await;
+    let with = |settings: OAuth2| client(&config(|c| c.auth = Auth::OAuth2(Box::new(settings))));
+    get(&with(oauth2(&by_form.url("/"))), &target.url("/")).await.unwrap();
+    assert_eq!(target.take()[0].header("authorization"), "Bearer a");
+
+    let refusing =
+        Server::start(|_| json(400, r#"{"error":"invalid_scope","error_description":"s/cret"}"#)).await;
+    let error = get(&with(oauth2(&refusing.url("/"))), &target.url("/")).await.unwrap_err();
+    assert_eq!(error, "oauth2: token server returned HTTP status 400 Bad Request: \"invalid_scope\"");
+    let empty = Server::start(|_| json(200, "{}")).await;
+    let error = get(&with(oauth2(&empty.url("/"))), &target.url("/")).await.unwrap_err();
+    assert_eq!(error, "oauth2: the token server's answer has no access_token");
+    assert!(target.take().is_empty(), "a target is not asked without a token");
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = get(&with(oauth2(&format!("http://{gone}/"))), &target.url("/")).await.unwrap_err();
+    assert!(error.starts_with("oauth2: ") && error.contains("refused"), "{error}");
+    assert!(
+        HttpClient::new(
+            &config(|c| c.auth = Auth::OAuth2(Box::new(oauth2("nonsense")))),
+            &shared(&Arc::new(ManualClock::new(0)))
+        )
+        .is_err()
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use formats::negotiate::ScrapeProtocol;
 use model::Labels;
 use model::seam::WriteBatch;
 use model::seam::fake::{ManualClock, RecordingSink};
@@ -225,4 +226,64 @@ async fn a_fallback_protocol() {
         Check::new(&server.host(), |job| job.fallback_protocol = Some(ScrapeProtocol::PrometheusText0_0_4));
     assert!(check.values().await.starts_with("a 1, up 1"));
     let _ = test_server::redirect("/");
+}
+
+/// `h`: two observations in the native bucket 1 of schema 0, created at 5 s; delimited.
+const NATIVE: &[u8] = b"\x21\x0a\x01h\x18\x04\x22\x1a\x3a\x18\x08\x02\x11\x00\x00\x00\x00\x00\x00\x08\x40\
+                        \x62\x04\x08\x02\x10\x01\x6a\x01\x04\x7a\x02\x08\x05";
+
+#[tokio::test]
+async fn native_histograms_are_asked_for_and_stored() {
+    assert_eq!(NATIVE.len(), usize::from(NATIVE[0]) + 1);
+    let server = Server::start(|asked| {
+        let wanted = asked.header("accept").starts_with("application/vnd.google.protobuf;");
+        if wanted {
+            answer("application/vnd.google.protobuf; encoding=delimited", NATIVE)
+        } else {
+            text("h_count 2\n")
+        }
+    })
+    .await;
+    let mut check = Check::new(&server.host(), |job| {
+        job.scrape_native_histograms = true;
+        job.protocols = ScrapeProtocol::PROTOBUF_FIRST.to_vec();
+    });
+    let batch = check.scrape(7000).await;
+    assert_eq!(check.error(), "");
+    let (at, histogram) = &batch.histograms[0];
+    assert_eq!((*at, histogram.count, histogram.sum, histogram.schema), (7000, 2.0, 3.0, 0));
+    assert_eq!(histogram.positive_buckets, [2.0]);
+    assert_eq!((batch.series[0].histograms.clone(), batch.series[0].samples.len()), (0..1, 0));
+    // The same body read as a classic histogram, with its start.
+    let mut check = Check::new(&server.host(), |job| job.protocols = ScrapeProtocol::PROTOBUF_FIRST.to_vec());
+    let batch = check.scrape(7000).await;
+    assert_eq!(batch.histograms.len(), 0);
+    assert_eq!(batch.starts, [5000, 5000, 5000, 0, 0, 0, 0, 0]);
+    let names = RecordingSink::floats(&batch).into_iter().map(|(labels, ..)| labels.metric_name().to_owned());
+    assert_eq!(names.take(4).collect::<Vec<_>>(), ["h_count", "h_sum", "h_bucket", "up"]);
+    // The target's labels decide, so that relabelling may.
+    let mut check = Check::new(&server.host(), |job| {
+        job.protocols = ScrapeProtocol::PROTOBUF_FIRST.to_vec();
+        let config = model::relabel::RelabelConfig {
+            target_label: "__scrape_native_histograms__".into(),
+            replacement: "true".into(),
+            ..model::relabel::RelabelConfig::default()
+        };
+        job.relabel = vec![model::relabel::Rule::new(config, model::relabel::NameScheme::Utf8).unwrap()];
+    });
+    assert_eq!(check.scrape(7000).await.histograms.len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_protobuf_body_fails_the_scrape() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => answer("application/vnd.google.protobuf", NATIVE),
+        _ => answer("application/vnd.google.protobuf", &NATIVE[..20]),
+    })
+    .await;
+    let mut check = Check::new(&server.host(), |_| ());
+    assert!(check.values().await.starts_with("h_count 2, h_sum 3, h_bucket 2, up 1"));
+    assert_eq!(check.values().await, REPORT_DOWN);
+    assert!(check.error().contains("length beyond the end in metric family"), "{}", check.error());
 }

@@ -1,5 +1,10 @@
 //! Sections about the server itself: `runtime`, `storage`, `otlp`.
 
+use std::collections::BTreeSet;
+
+use api::{OtlpPromote, OtlpSettings, OtlpStrategy};
+use model::relabel::NameScheme;
+
 use super::out::Out;
 use super::section::Section;
 
@@ -72,16 +77,16 @@ fn read_retention(mut retention: Section<'_>, found: &mut FileRetention) -> Out 
     retention.finish()
 }
 
-/// Reads `otlp`: the receiver is not there yet.
-pub(super) fn otlp(top: &mut Section<'_>) {
-    top.not_active("otlp");
-    let Some(mut otlp) = top.section("otlp") else { return };
+/// Reads `otlp`.
+pub(super) fn otlp(top: &mut Section<'_>, scheme: NameScheme) -> OtlpSettings {
+    let mut settings = OtlpSettings::default();
+    let Some(mut otlp) = top.section("otlp") else { return settings };
     let all = otlp.flag("promote_all_resource_attributes");
     let promoted = otlp.texts("promote_resource_attributes");
     let ignored = otlp.texts("ignore_resource_attributes");
     for (key, names) in [("promote_resource_attributes", &promoted), ("ignore_resource_attributes", &ignored)]
     {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for name in names.iter().map(|name| name.trim()) {
             if name.is_empty() {
                 otlp.problem(key, "empty OTel resource attribute");
@@ -98,20 +103,24 @@ pub(super) fn otlp(top: &mut Section<'_>) {
         let message = "'ignore_resource_attributes' cannot be configured unless 'promote_all_resource_attributes' is true";
         otlp.problem("ignore_resource_attributes", message);
     }
-    let strategies = [
-        "UnderscoreEscapingWithSuffixes",
-        "UnderscoreEscapingWithoutSuffixes",
-        "NoUTF8EscapingWithSuffixes",
-        "NoTranslation",
-    ];
-    otlp.one_of("translation_strategy", &strategies);
-    for key in
-        ["keep_identifying_resource_attributes", "convert_histograms_to_nhcb", "promote_scope_metadata"]
-    {
-        otlp.flag(key);
+    let trimmed = |names: &[String]| names.iter().map(|name| name.trim().to_owned()).collect();
+    settings.promote =
+        if all { OtlpPromote::AllExcept(trimmed(&ignored)) } else { OtlpPromote::Only(trimmed(&promoted)) };
+    let names = OtlpStrategy::ALL.map(OtlpStrategy::name);
+    if let Some(name) = otlp.one_of("translation_strategy", &names) {
+        settings.strategy =
+            OtlpStrategy::ALL.into_iter().find(|strategy| strategy.name() == name).unwrap_or_default();
+        if !settings.strategy.escapes() && scheme == NameScheme::Legacy {
+            let message = format!("OTLP translation strategy {name:?} is not allowed when UTF8 is disabled");
+            otlp.problem("translation_strategy", message);
+        }
     }
-    otlp.bool("label_name_underscore_sanitization");
-    otlp.bool("label_name_preserve_multiple_underscores");
+    settings.keep_identifying = otlp.flag("keep_identifying_resource_attributes");
+    settings.convert_histograms = otlp.flag("convert_histograms_to_nhcb");
+    settings.promote_scope = otlp.flag("promote_scope_metadata");
+    settings.sanitize_underscore = otlp.bool("label_name_underscore_sanitization").unwrap_or(true);
+    settings.keep_underscores = otlp.bool("label_name_preserve_multiple_underscores").unwrap_or(true);
     let out = otlp.finish();
     top.put("otlp", out);
+    settings
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use scrape::{Auth, HttpConfig, Pem, ProxyConfig, Secret, Source, TlsConfig, TlsVersion};
+use scrape::{Auth, HttpConfig, OAuth2, Pem, ProxyConfig, Secret, Source, TlsConfig, TlsVersion};
 
 use super::out::Out;
 use super::section::Section;
@@ -54,7 +54,7 @@ fn auth(section: &mut Section<'_>) -> Auth {
         let message = "at most one of basic_auth, oauth2, authorization, bearer_token & bearer_token_file must be configured";
         section.problem(key, message);
     }
-    oauth2(section);
+    let oauth2 = oauth2(section);
     let token = section.raw("bearer_token").filter(|token| !token.is_empty()).map(Secret::new);
     let file = section.raw("bearer_token_file").filter(|file| !file.is_empty());
     if let Some(basic) = section.section("basic_auth") {
@@ -62,6 +62,9 @@ fn auth(section: &mut Section<'_>) -> Auth {
     }
     if let Some(authorization) = section.section("authorization") {
         return authorization_header(section, authorization);
+    }
+    if let Some(oauth2) = oauth2 {
+        return Auth::OAuth2(Box::new(oauth2));
     }
     let (key, credentials, shown) = match (token, file) {
         (Some(token), _) => ("credentials", Source::Inline(token), scrape::REDACTED.to_owned()),
@@ -105,33 +108,63 @@ fn authorization_header(section: &mut Section<'_>, mut authorization: Section<'_
     Auth::Header { kind, credentials: credentials.unwrap_or_else(|| Source::Inline(Secret::default())) }
 }
 
-fn oauth2(section: &mut Section<'_>) {
-    section.not_active("oauth2");
-    let Some(mut oauth2) = section.section("oauth2") else { return };
+/// Keys of the grant by a signed assertion, which is not there yet.
+const ASSERTION_KEYS: [&str; 9] = [
+    "client_certificate_key_id",
+    "client_certificate_key",
+    "client_certificate_key_file",
+    "client_certificate_key_ref",
+    "grant_type",
+    "signature_algorithm",
+    "iss",
+    "audience",
+    "claims",
+];
+
+fn oauth2(section: &mut Section<'_>) -> Option<OAuth2> {
+    let mut oauth2 = section.section("oauth2")?;
     at_most_one(&oauth2, &["client_secret", "client_secret_file", "client_secret_ref"]);
     for key in ["client_id", "token_url"] {
         if !oauth2.has(key) {
             oauth2.problem("", format!("oauth2 {key} must be configured"));
         }
     }
-    oauth2.text("client_id");
-    oauth2.secret("client_secret");
-    oauth2.file("client_secret_file", "oauth2 client secret");
+    let client_id = oauth2.text("client_id").unwrap_or_default();
+    let secret = secret_or_file(&mut oauth2, "client_secret", "client_secret_file", "oauth2 client secret");
+    for key in ASSERTION_KEYS.iter().filter(|key| **key != "grant_type") {
+        oauth2.not_active(key);
+    }
+    if oauth2.text("grant_type").is_some_and(|kind| kind != "client_credentials") {
+        oauth2.not_active("grant_type");
+    }
     oauth2.text("client_certificate_key_id");
     oauth2.secret("client_certificate_key");
     oauth2.file("client_certificate_key_file", "oauth2 client certificate key");
-    for key in ["grant_type", "signature_algorithm", "iss", "audience"] {
+    for key in ["signature_algorithm", "iss", "audience"] {
         oauth2.text(key);
     }
     oauth2.opaque("claims");
-    oauth2.texts("scopes");
-    oauth2.url("token_url");
-    oauth2.opaque("endpoint_params");
+    let scopes = oauth2.texts("scopes");
+    let token_url = oauth2.url("token_url").unwrap_or_default();
+    let endpoint_params = endpoint_params(&mut oauth2);
     no_references(&mut oauth2, &["client_secret_ref", "client_certificate_key_ref"]);
-    tls(&mut oauth2);
-    proxy(&mut oauth2);
-    let out = oauth2.finish();
-    section.put("oauth2", out);
+    let tls = tls(&mut oauth2);
+    let proxy = proxy(&mut oauth2);
+    section.put("oauth2", oauth2.finish());
+    let client_secret = secret.unwrap_or_else(|| Source::Inline(Secret::default()));
+    Some(OAuth2 { client_id, client_secret, scopes, token_url, endpoint_params, tls, proxy })
+}
+
+fn endpoint_params(oauth2: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut params = BTreeMap::new();
+    if let Some(mut section) = oauth2.section("endpoint_params") {
+        for name in section.keys(|_| true) {
+            params.insert(name.to_owned(), section.raw(name).unwrap_or_default());
+        }
+    }
+    // Some servers want a password among them.
+    oauth2.opaque("endpoint_params");
+    params
 }
 
 /// Reads `tls_config`.
@@ -182,7 +215,6 @@ fn tls_version(tls: &mut Section<'_>, key: &str) -> Option<TlsVersion> {
 fn proxy(section: &mut Section<'_>) -> Option<ProxyConfig> {
     let url = section.url("proxy_url");
     let no_proxy = section.text("no_proxy").unwrap_or_default();
-    section.not_active("proxy_from_environment");
     let from_environment = section.flag("proxy_from_environment");
     let mut connect_headers = BTreeMap::new();
     if let Some(mut headers) = section.section("proxy_connect_header") {
@@ -209,7 +241,30 @@ fn proxy(section: &mut Section<'_>) -> Option<ProxyConfig> {
     if !problem.is_empty() {
         section.problem("no_proxy", problem);
     }
-    url.map(|url| ProxyConfig { url, no_proxy, connect_headers })
+    if from_environment {
+        return proxy_of_environment(section, connect_headers);
+    }
+    url.map(|url| ProxyConfig { http: Some(url.clone()), https: Some(url), no_proxy, connect_headers })
+}
+
+/// The proxies that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name, in upper or lower case.
+fn proxy_of_environment(
+    section: &Section<'_>,
+    connect_headers: BTreeMap<String, Vec<Secret>>,
+) -> Option<ProxyConfig> {
+    let look_up = |name: &str| {
+        let env = section.reader.env;
+        let value = env(name).filter(|value| !value.is_empty());
+        value.or_else(|| env(&name.to_ascii_lowercase())).filter(|value| !value.is_empty())
+    };
+    let url = |name: &str| {
+        let url = look_up(name)?;
+        Some(Secret::new(if url.contains("://") { url } else { format!("http://{url}") }))
+    };
+    let (http, https) = (url("HTTP_PROXY"), url("HTTPS_PROXY"));
+    let any = http.is_some() || https.is_some();
+    let no_proxy = look_up("NO_PROXY").unwrap_or_default();
+    any.then_some(ProxyConfig { http, https, no_proxy, connect_headers })
 }
 
 fn headers(section: &mut Section<'_>) -> BTreeMap<String, Vec<Source>> {

@@ -157,7 +157,7 @@ impl Limits {
     }
 }
 
-/// Keys about native histograms: read, and not active when switched on.
+/// Keys about native histograms.
 struct Histograms {
     native: Option<bool>,
     convert: Option<bool>,
@@ -166,17 +166,10 @@ struct Histograms {
 
 impl Histograms {
     fn read(section: &mut Section<'_>) -> Self {
-        let mut read = |key: &str| {
-            let value = section.bool(key);
-            if value == Some(true) {
-                section.not_active(key);
-            }
-            value
-        };
         Self {
-            native: read("scrape_native_histograms"),
-            convert: read("convert_classic_histograms_to_nhcb"),
-            always_classic: read("always_scrape_classic_histograms"),
+            native: section.bool("scrape_native_histograms"),
+            convert: section.bool("convert_classic_histograms_to_nhcb"),
+            always_classic: section.bool("always_scrape_classic_histograms"),
         }
     }
 }
@@ -196,9 +189,6 @@ fn protocols(section: &mut Section<'_>) -> Option<Vec<ScrapeProtocol>> {
             Some(protocol) => all.push(protocol),
             None => section.problem(key, format!("scrape_protocols: {}", unknown_protocol(&name))),
         }
-    }
-    if all.contains(&ScrapeProtocol::PrometheusProto) {
-        section.reader.not_active(format!("{}: PrometheusProto", section.path_of(key)));
     }
     if all.is_empty() {
         section.problem(key, "scrape_protocols cannot be empty");
@@ -322,7 +312,12 @@ pub(super) fn job(mut section: Section<'_>, global: &Global) -> (Option<JobConfi
     job.always_scrape_classic_histograms =
         inherit("always_scrape_classic_histograms", histograms.always_classic, global.always_classic);
     job.protocols = protocols(&mut section).unwrap_or_else(|| {
-        let inherited = global.scrape_protocols.clone().unwrap_or_else(|| ScrapeProtocol::DEFAULT.to_vec());
+        // Only protobuf carries native histograms.
+        let default: &[ScrapeProtocol] = match job.scrape_native_histograms {
+            true => &ScrapeProtocol::PROTOBUF_FIRST,
+            false => &ScrapeProtocol::DEFAULT,
+        };
+        let inherited = global.scrape_protocols.clone().unwrap_or_else(|| default.to_vec());
         section.put("scrape_protocols", Out::texts(inherited.iter().map(|p| p.name())));
         inherited
     });
@@ -345,11 +340,9 @@ pub(super) fn job(mut section: Section<'_>, global: &Global) -> (Option<JobConfi
     job.label_name_length_limit = limits.name_length;
     job.label_value_length_limit = limits.value_length;
     job.keep_dropped_targets = limits.dropped;
-    for key in ["native_histogram_bucket_limit", "native_histogram_min_bucket_factor"] {
-        section.not_active(key);
-    }
-    section.number_or("native_histogram_bucket_limit", 0);
-    section.float("native_histogram_min_bucket_factor");
+    job.native_histogram_bucket_limit = section.number_or("native_histogram_bucket_limit", 0);
+    job.native_histogram_min_bucket_factor =
+        section.float("native_histogram_min_bucket_factor").unwrap_or(0.0);
     names(&mut section, &mut job, global);
     job.extra_scrape_metrics = section.bool_or("extra_scrape_metrics", global.extra_metrics);
     job.http = http::client(&mut section, true);

@@ -11,6 +11,7 @@ use model::time::{format_duration, parse_duration};
 use scrape::{REDACTED, Secret};
 use serde_saphyr::{Location, Spanned};
 
+use super::Env;
 use super::node::{Node, Placed, Problem, scalar_text};
 use super::out::Out;
 
@@ -23,6 +24,8 @@ pub(super) struct Reader<'a> {
     pub(super) source: &'a str,
     /// Relative paths are relative to this folder.
     pub(super) dir: &'a Path,
+    /// The environment.
+    pub(super) env: Env<'a>,
     problems: RefCell<Vec<Problem>>,
     not_active: RefCell<Vec<String>>,
     files: RefCell<Vec<(&'static str, PathBuf)>>,
@@ -30,10 +33,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader of `source`.
-    pub(super) fn new(source: &'a str, dir: &'a Path) -> Self {
+    pub(super) fn new(source: &'a str, dir: &'a Path, env: Env<'a>) -> Self {
         Self {
             source,
             dir,
+            env,
             problems: RefCell::default(),
             not_active: RefCell::default(),
             files: RefCell::default(),

@@ -138,7 +138,7 @@ http_sd_configs:
     assert_eq!(got.http.tls.ca, Some(scrape::Pem::File("/etc/p/ca.pem".into())));
     assert_eq!(got.http.headers["X-A"].len(), 3);
     assert_eq!(
-        got.http.proxy.as_ref().map(|p| (p.url.expose(), p.no_proxy.as_str())),
+        got.http.proxy.as_ref().map(|p| (p.https.as_ref().unwrap().expose(), p.no_proxy.as_str())),
         Some(("http://u:p@proxy:3128", "a.org"))
     );
     assert_eq!((got.relabel.len(), got.metric_relabel.len()), (1, 1));
@@ -254,19 +254,17 @@ scrape_configs:
   scrape_native_histograms: true
   convert_classic_histograms_to_nhcb: false
   kubernetes_sd_configs: [{role: pod}]
-  oauth2: {client_id: x, token_url: 'http://t/'}
+  oauth2: {client_id: x, token_url: 'http://t/', iss: me}
 ",
     );
     assert_eq!(
         loaded.not_active,
         [
-            "global.scrape_protocols: PrometheusProto",
             "global.external_labels",
             "runtime.gogc",
             "runtime.log_level",
             "rule_files",
-            "scrape_configs[job_name=\"a\"].scrape_native_histograms",
-            "scrape_configs[job_name=\"a\"].oauth2",
+            "scrape_configs[job_name=\"a\"].oauth2.iss",
             "scrape_configs[job_name=\"a\"].kubernetes_sd_configs",
             "storage.tsdb.out_of_order_time_window",
             "storage.tsdb.retention.size",
@@ -274,7 +272,6 @@ scrape_configs:
             "alerting",
             "remote_write",
             "tracing",
-            "otlp",
             "isobar.region",
             "isobar.tenancy",
         ]
@@ -429,4 +426,93 @@ fn bombs_are_bounded() {
     }
     assert!(load(&bomb).is_err());
     assert!(load(&format!("a: {}{}\n", "[".repeat(10_000), "]".repeat(10_000))).is_err());
+}
+
+#[test]
+fn oauth2_arrives_and_keeps_its_secrets() {
+    let text = "scrape_configs:\n- job_name: j\n  oauth2: {client_id: me, client_secret_file: cs, scopes: [a, b], token_url: 'http://u:p@t/x', \
+                endpoint_params: {audience: y, password: canary}, tls_config: {server_name: s}, proxy_url: 'http://proxy:1'}\n";
+    let loaded = good(text);
+    let Auth::OAuth2(got) = loaded.scrape.jobs[0].http.auth.clone() else { panic!("oauth2") };
+    assert_eq!((got.client_id.as_str(), got.client_secret), ("me", Source::File("/etc/p/cs".into())));
+    assert_eq!((got.scopes.join(","), got.token_url.expose()), ("a,b".into(), "http://u:p@t/x"));
+    assert_eq!((got.endpoint_params["audience"].as_str(), got.tls.server_name.as_str()), ("y", "s"));
+    assert_eq!(got.proxy.unwrap().http.unwrap().expose(), "http://proxy:1");
+    assert!(loaded.not_active.is_empty(), "{:?}", loaded.not_active);
+    let yaml = loaded.to_yaml();
+    assert!(!yaml.contains("canary") && !yaml.contains("u:p@") && yaml.contains("audience: y"), "{yaml}");
+    check_problem(
+        "scrape_configs:\n- job_name: j\n  oauth2: {client_id: me}\n",
+        "3:11: oauth2 token_url must be configured",
+    );
+}
+
+#[test]
+fn proxies_of_the_environment() {
+    let text = "scrape_configs:\n- job_name: j\n  proxy_from_environment: true\n";
+    let with = |set: &[(&str, &str)]| {
+        let env = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let loaded = load_str(text, "p.yml", Path::new("/"), &env).unwrap();
+        assert!(loaded.not_active.is_empty());
+        loaded.scrape.jobs[0].http.proxy.clone()
+    };
+    assert_eq!(with(&[]), None);
+    let got =
+        with(&[("HTTP_PROXY", "proxy:3128"), ("https_proxy", "http://u:p@other"), ("NO_PROXY", "a.org")])
+            .unwrap();
+    assert_eq!(got.http.unwrap().expose(), "http://proxy:3128");
+    assert_eq!((got.https.unwrap().expose(), got.no_proxy.as_str()), ("http://u:p@other", "a.org"));
+}
+
+#[test]
+fn native_histograms_are_asked_for_in_protobuf() {
+    let got = job(
+        "scrape_native_histograms: true\nnative_histogram_bucket_limit: 100\nnative_histogram_min_bucket_factor: 1.1",
+    );
+    assert!(got.scrape_native_histograms);
+    assert_eq!(got.protocols, ScrapeProtocol::PROTOBUF_FIRST);
+    assert_eq!((got.native_histogram_bucket_limit, got.native_histogram_min_bucket_factor), (100, 1.1));
+    let got = job("scrape_native_histograms: true\nscrape_protocols: [PrometheusText1.0.0]");
+    assert_eq!(got.protocols, [ScrapeProtocol::PrometheusText1_0_0]);
+    let loaded = good(
+        "global: {scrape_native_histograms: true, convert_classic_histograms_to_nhcb: true, always_scrape_classic_histograms: true}\nscrape_configs:\n- job_name: a\n- job_name: b\n  scrape_native_histograms: false\n",
+    );
+    let [a, b] = loaded.scrape.jobs.as_slice() else { panic!("two jobs") };
+    assert!(a.scrape_native_histograms && a.convert_classic_histograms && a.always_scrape_classic_histograms);
+    assert_eq!((a.protocols.len(), b.protocols.len(), b.scrape_native_histograms), (5, 4, false));
+    assert!(loaded.not_active.is_empty());
+}
+
+#[test]
+fn the_otlp_section_arrives_whole() {
+    use api::{OtlpPromote, OtlpSettings, OtlpStrategy};
+    assert_eq!(good("").otlp, OtlpSettings::default());
+    let otlp = |keys: &str| good(&format!("otlp: {{{keys}}}\n")).otlp;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let got = otlp(
+        "translation_strategy: NoTranslation, promote_resource_attributes: [a.b, ' c '], \
+         keep_identifying_resource_attributes: true, convert_histograms_to_nhcb: true, promote_scope_metadata: true, \
+         label_name_underscore_sanitization: false, label_name_preserve_multiple_underscores: false",
+    );
+    let want = OtlpSettings {
+        strategy: OtlpStrategy::NoTranslation,
+        promote: OtlpPromote::Only(names(&["a.b", "c"])),
+        keep_identifying: true,
+        convert_histograms: true,
+        promote_scope: true,
+        sanitize_underscore: false,
+        keep_underscores: false,
+        ..OtlpSettings::default()
+    };
+    assert_eq!(got, want);
+    let got = otlp("promote_all_resource_attributes: true, ignore_resource_attributes: [x]");
+    assert_eq!(got.promote, OtlpPromote::AllExcept(names(&["x"])));
+    check_problem(
+        "global: {metric_name_validation_scheme: legacy}\notlp: {translation_strategy: NoTranslation}\n",
+        "2:30: OTLP translation strategy \"NoTranslation\" is not allowed when UTF8 is disabled",
+    );
+    check_problem(
+        "otlp: {ignore_resource_attributes: [x]}\n",
+        "1:36: 'ignore_resource_attributes' cannot be configured unless 'promote_all_resource_attributes' is true",
+    );
 }

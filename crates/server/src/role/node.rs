@@ -212,6 +212,12 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         notifications: Arc::clone(&notifications),
         reads: Arc::new(tokio::sync::Semaphore::new(flags.read_concurrency.max(1))),
         writes: WritePlaces::default(),
+        otlp: {
+            let lookback = Duration::from_millis(flags.lookback.0.unsigned_abs());
+            from_config(&configuration, move |loaded| {
+                Arc::new(api::OtlpSettings { lookback, ..loaded.otlp.clone() })
+            })
+        },
         runtime: runtime_info(&configuration, &flags, start_ms),
         readiness: Arc::clone(&readiness),
         reload: {
