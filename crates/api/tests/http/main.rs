@@ -9,3 +9,4 @@ mod paths;
 mod query;
 mod support;
 mod write;
+mod write_v2;
