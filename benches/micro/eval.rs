@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{EvalContext, evaluate};
-use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesIter, SeriesSource};
+use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
 use model::{Failure, Labels, MetricMetadata, StepGrid, TenantId, TimeRange};
 use promql::{ParseOptions, parse};
 
@@ -45,6 +45,10 @@ impl SeriesSource for Held {
     }
 
     fn label_values(&self, _: &SelectRequest, _: &str, _: usize) -> Result<Vec<String>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn exemplars(&self, _: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
         Ok(Vec::new())
     }
 

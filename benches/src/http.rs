@@ -13,6 +13,24 @@ pub struct Client {
     stream: Option<BufReader<TcpStream>>,
 }
 
+/// An answer with its headers.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The code.
+    pub status: u16,
+    /// Header lines, in lower case.
+    pub headers: Vec<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of header `name` (in lower case), in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+    }
+}
+
 impl Client {
     /// A client of `address` (`host:port`).
     pub fn new(address: &str) -> Self {
@@ -27,6 +45,17 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<(u16, Vec<u8>)> {
+        self.exchange(method, path, headers, body).map(|answer| (answer.status, answer.body))
+    }
+
+    /// Sends a request and gives the answer with its headers.
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer> {
         let answer = self.try_request(method, path, headers, body);
         if answer.is_err() {
             self.stream = None;
@@ -40,7 +69,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<(u16, Vec<u8>)> {
+    ) -> Result<Answer> {
         let reader = match &mut self.stream {
             Some(reader) => reader,
             empty => {
@@ -68,6 +97,7 @@ impl Client {
         let status: u16 =
             line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("the answer has no status line")?;
         let (mut length, mut chunked) = (0usize, false);
+        let mut headers = Vec::new();
         loop {
             line.clear();
             reader.read_line(&mut line)?;
@@ -79,6 +109,7 @@ impl Client {
                 length = value.trim().parse()?;
             }
             chunked |= header.starts_with("transfer-encoding:") && header.contains("chunked");
+            headers.push(header);
         }
         let mut answer = vec![0; length];
         if chunked {
@@ -98,7 +129,7 @@ impl Client {
         } else {
             reader.read_exact(&mut answer)?;
         }
-        Ok((status, answer))
+        Ok(Answer { status, headers, body: answer })
     }
 
     /// GET of `path`; an error unless the answer is 200.

@@ -2,23 +2,13 @@
 //! reload, and a restart that keeps everything.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tests::node::{Node, binary};
+use tests::peer::{Helper, prometheus, script};
 use tests::tier;
-
-/// A process that is ended with the test.
-struct Helper(Child);
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Starts the example services on free ports; gives (job, address) of each.
 fn services() -> Result<(Helper, Vec<(String, String)>)> {
@@ -46,20 +36,6 @@ fn configuration(targets: &[(String, String)]) -> String {
         ));
     }
     text
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("scripts").join(name)
-}
-
-/// Debian's Prometheus, unpacked; `Err` says why there is none.
-fn prometheus() -> Result<String, String> {
-    let output = Command::new(script("peers.sh")).args(["prometheus", "prometheus"]).output();
-    let output = output.map_err(|e| e.to_string())?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 #[test]

@@ -1,64 +1,110 @@
-//! PromQL scripts over series in memory: our own (`tests/scripts/*.test`) and upstream's, which are read from the
-//! folder that `ISOBAR_PROMQLTEST_DIR` names.
+//! PromQL scripts, over series in memory and again over HTTP against a node: our own (`tests/scripts/*.test`) and
+//! upstream's, which are read from the folder that `ISOBAR_PROMQLTEST_DIR` names.
 
 #![allow(clippy::print_stdout, reason = "a conformance run prints what passed")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tests::promqltest;
+use tests::node::Node;
+use tests::promqltest::{self, Outcome, Remote};
 
-/// Runs all scripts of a folder and prints passed and failed a file; the failures as text.
-#[allow(clippy::print_stdout, reason = "the run says what passed, failed and was skipped")]
-fn run_folder(folder: &Path) -> (usize, Vec<String>) {
+/// What became of a folder's scripts.
+#[derive(Default)]
+struct Total {
+    passed: usize,
+    failures: Vec<String>,
+    skipped: usize,
+}
+
+/// Runs all scripts of a folder and prints passed, failed and skipped a file, and why evals were skipped.
+fn run_folder(folder: &Path, mut run: impl FnMut(&str) -> Result<Outcome, String>) -> Total {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "test"));
     files.sort();
-    let (mut passed, mut failures) = (0, Vec::new());
+    let mut total = Total::default();
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for file in files {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match promqltest::run(&text) {
-            Err(error) => failures.push(format!("{name}: {error}")),
+        match run(&text) {
+            Err(error) => total.failures.push(format!("{name}: {error}")),
             Ok(outcome) => {
-                println!("{name}: {} passed, {} failed, 0 skipped", outcome.passed, outcome.failures.len());
-                passed += outcome.passed;
+                let (failed, skipped) = (outcome.failures.len(), outcome.skipped.len());
+                println!("{name}: {} passed, {failed} failed, {skipped} skipped", outcome.passed);
+                total.passed += outcome.passed;
+                total.skipped += skipped;
+                for (line, reason) in outcome.skipped {
+                    *reasons.entry(format!("{name}:{line}: {reason}")).or_default() += 1;
+                }
                 let described =
                     outcome.failures.iter().map(|f| format!("{name}:{}: {}: {}", f.line, f.query, f.message));
-                failures.extend(described);
+                total.failures.extend(described);
             }
         }
     }
-    println!("{}: {passed} passed, {} failed", folder.display(), failures.len());
-    (passed, failures)
+    for reason in reasons.keys() {
+        println!("skipped {reason}");
+    }
+    let (failed, skipped) = (total.failures.len(), total.skipped);
+    println!("{}: {} passed, {failed} failed, {skipped} skipped", folder.display(), total.passed);
+    total
 }
 
-#[test]
-fn own_scripts() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    let (passed, failures) = run_folder(&folder);
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(passed > 0, "no script in {}", folder.display());
-}
-
-#[test]
-#[allow(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "the folder of upstream's scripts is named by the environment; a skip says why"
-)]
-fn upstream_scripts() {
-    let Some(folder) = std::env::var_os("ISOBAR_PROMQLTEST_DIR") else {
-        println!("skipped: ISOBAR_PROMQLTEST_DIR names no folder with upstream's scripts");
-        return;
-    };
-    let (passed, failures) = run_folder(Path::new(&folder));
+fn check(folder: &Path, run: impl FnMut(&str) -> Result<Outcome, String>) {
+    let total = run_folder(folder, run);
+    let failures = &total.failures;
     assert!(
         failures.is_empty(),
         "{} of {} failed:\n{}",
         failures.len(),
-        failures.len() + passed,
+        failures.len() + total.passed,
         failures.join("\n")
     );
-    assert!(passed > 0, "no script in {}", folder.display());
+    assert!(total.passed > 0, "no script in {}", folder.display());
+}
+
+fn own() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
+}
+
+#[allow(clippy::disallowed_methods, reason = "the folder of upstream's scripts is named by the environment")]
+fn upstream() -> Option<PathBuf> {
+    let folder = std::env::var_os("ISOBAR_PROMQLTEST_DIR");
+    if folder.is_none() {
+        println!("skipped: ISOBAR_PROMQLTEST_DIR names no folder with upstream's scripts");
+    }
+    folder.map(PathBuf::from)
+}
+
+fn over_http(folder: &Path) {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let node = Node::start(&data.path().join("data"), promqltest::FLAGS).expect("a node that starts");
+    let mut remote = Remote::new(&node.address);
+    check(folder, |text| remote.run(text));
+}
+
+#[test]
+fn own_scripts() {
+    check(&own(), promqltest::run);
+}
+
+#[test]
+fn own_scripts_over_http() {
+    over_http(&own());
+}
+
+#[test]
+fn upstream_scripts() {
+    if let Some(folder) = upstream() {
+        check(&folder, promqltest::run);
+    }
+}
+
+#[test]
+fn upstream_scripts_over_http() {
+    if let Some(folder) = upstream() {
+        over_http(&folder);
+    }
 }

@@ -1,5 +1,6 @@
-//! The remote-write receiver: `/api/v1/write` and its aliases. A body becomes a batch for the sample sink; the
-//! answer says what became of it: 204 all stored, 400 do not send again, 413, 415, 503 + Retry-After send again.
+//! The remote-write receiver: `/api/v1/write` and its aliases, for versions 1.0 and 2.0. A body becomes a batch for the
+//! sample sink; the answer says what became of it: 204 all stored, 400 do not send again, 413, 415, 503 + Retry-After
+//! send again. To a 2.0 request it also says in headers how much of each kind is stored.
 //!
 //! Not here: protobuf and snappy (`formats`), limits on series and samples, routing (`model::seam::SampleSink`).
 
@@ -11,9 +12,9 @@ use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
 use formats::negotiate::{WriteProtocol, write_protocol};
 use formats::{DecodeError, remote_write, snappy};
-use http::{HeaderMap, StatusCode, header};
-use model::TenantId;
-use model::seam::{WriteBatch, WriteReport};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use model::seam::{Counts, RejectReason, WriteBatch, WriteReport};
+use model::{LabelsBuilder, TenantId};
 
 use crate::body::read_limited;
 use crate::error::{ApiError, ErrorKind};
@@ -77,29 +78,58 @@ impl FromRef<Arc<ApiState>> for Receiver {
     }
 }
 
+/// What is stored of a 2.0 request, in its answer's headers: samples, histograms, exemplars.
+const WRITTEN: [&str; 3] = [
+    "x-prometheus-remote-write-samples-written",
+    "x-prometheus-remote-write-histograms-written",
+    "x-prometheus-remote-write-exemplars-written",
+];
+
 pub(crate) async fn write(State(receiver): State<Receiver>, request: Request) -> Response {
-    match accept(&receiver, request).await {
-        Ok(report) => answer(&receiver.state.metrics, &report),
-        Err(refused) => {
-            let reason = match refused.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => "too_large",
-                StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
-                StatusCode::REQUEST_TIMEOUT => "too_slow",
-                StatusCode::SERVICE_UNAVAILABLE => "unavailable",
-                status if status.is_server_error() => "internal",
-                _ => "bad_data",
-            };
-            receiver.state.metrics.write_failures.get_or_create(&ReasonLabel { reason }).inc();
-            refused.into_text()
-        }
+    let protocol = match check_headers(request.headers()) {
+        Ok(protocol) => protocol,
+        Err(refused) => return refuse(&receiver, None, refused),
+    };
+    match accept(&receiver, protocol, request).await {
+        Ok(report) => answer(&receiver.state.metrics, protocol, &report),
+        Err(refused) => refuse(&receiver, Some(protocol), refused),
     }
 }
 
-async fn accept(receiver: &Receiver, request: Request) -> Result<WriteReport, ApiError> {
+/// The answer to a request of which nothing is stored, or (5xx) of which it is not known what is.
+fn refuse(receiver: &Receiver, protocol: Option<WriteProtocol>, refused: ApiError) -> Response {
+    let status = refused.status();
+    let reason = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
+        StatusCode::REQUEST_TIMEOUT => "too_slow",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        status if status.is_server_error() => "internal",
+        _ => "bad_data",
+    };
+    receiver.state.metrics.write_failures.get_or_create(&ReasonLabel { reason }).inc();
+    let mut response = refused.into_text();
+    if protocol == Some(WriteProtocol::V2) && status.is_client_error() {
+        set_written(&mut response, Counts::default());
+    }
+    response
+}
+
+fn set_written(response: &mut Response, written: Counts) {
+    let Counts { samples, histograms, exemplars } = written;
+    for (name, count) in WRITTEN.into_iter().zip([samples, histograms, exemplars]) {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(count));
+    }
+}
+
+async fn accept(
+    receiver: &Receiver,
+    protocol: WriteProtocol,
+    request: Request,
+) -> Result<WriteReport, ApiError> {
     let state = &receiver.state;
     let settings = &state.settings;
     let (parts, body) = request.into_parts();
-    check_headers(&parts.headers)?;
     let tenant = tenant(&parts.headers, state)?;
     let packed = read_limited(body, settings.max_write_bytes, settings.body_timeout).await?;
 
@@ -107,15 +137,50 @@ async fn accept(receiver: &Receiver, request: Request) -> Result<WriteReport, Ap
     let _held = receiver.slots.take(declared, settings.max_writes_held_bytes, &state.metrics)?;
     let limits = settings.write_limits;
     let max_bytes = settings.max_write_bytes;
-    let decode = move || decode(&packed, tenant, max_bytes, &limits);
-    let batch = if declared as usize > DECODE_ASIDE_BYTES {
+    let decode = move || decode(protocol, &packed, tenant, max_bytes, &limits);
+    let (batch, empty) = if declared as usize > DECODE_ASIDE_BYTES {
         tokio::task::spawn_blocking(decode)
             .await
             .map_err(|_| ApiError::new(ErrorKind::Internal, "decoding ended in a defect of ours"))??
     } else {
         decode()?
     };
-    Ok(state.sink.write(batch).await?)
+    let mut report = state.sink.write(batch).await?;
+    if empty.count > 0 {
+        *report.rejected.entry(RejectReason::InvalidLabels).or_default() += empty.count;
+        report.first_reasons.extend(empty.first);
+    }
+    Ok(report)
+}
+
+/// Series of a 2.0 request that have neither a sample nor a histogram, which 2.0 forbids.
+#[derive(Debug, Default)]
+struct EmptySeries {
+    count: u64,
+    first: Option<String>,
+}
+
+/// Counts the series without samples, and takes their exemplars away.
+fn strip_empty(batch: &mut WriteBatch) -> EmptySeries {
+    let mut empty = EmptySeries::default();
+    let mut builder = LabelsBuilder::new();
+    for series in &mut batch.series {
+        if !series.samples.is_empty() || !series.histograms.is_empty() {
+            continue;
+        }
+        series.exemplars = 0..0;
+        empty.count += 1;
+        if empty.first.is_none() {
+            let range = series.labels.start as usize..series.labels.end as usize;
+            let region = batch.buffer.get(range).unwrap_or_default();
+            let named = (batch.decode_labels)(region, &mut builder).and_then(|()| builder.build());
+            let name = named.map_or_else(|error| error.to_string(), |labels| labels.metric_name().to_owned());
+            let shown: String = name.chars().take(64).collect();
+            let text = format!("TimeSeries must contain at least one sample or histogram for series {shown}");
+            empty.first = Some(text);
+        }
+    }
+    empty
 }
 
 /// The length that a snappy block declares: its first varint.
@@ -131,11 +196,12 @@ fn snappy_length(block: &[u8]) -> Option<u64> {
 }
 
 fn decode(
+    protocol: WriteProtocol,
     packed: &[u8],
     tenant: TenantId,
     max_bytes: usize,
     limits: &formats::RequestLimits,
-) -> Result<WriteBatch, ApiError> {
+) -> Result<(WriteBatch, EmptySeries), ApiError> {
     let refused = |error: DecodeError| match error {
         DecodeError::TooLarge { .. } => ApiError::new(ErrorKind::TooLarge, error.to_string()),
         _ => ApiError::bad_data(error.to_string()),
@@ -144,26 +210,27 @@ fn decode(
         return Err(too_large(max_bytes));
     }
     let body = snappy::decompress(packed, max_bytes).map_err(refused)?;
-    remote_write::decode_v1_limited(body, tenant, limits).map_err(refused)
+    match protocol {
+        WriteProtocol::V1 => {
+            let batch = remote_write::decode_v1_limited(body, tenant, limits).map_err(refused)?;
+            Ok((batch, EmptySeries::default()))
+        }
+        WriteProtocol::V2 => {
+            let mut batch = remote_write::decode_v2(&body, tenant, limits).map_err(refused)?;
+            let empty = strip_empty(&mut batch);
+            Ok((batch, empty))
+        }
+    }
 }
 
-/// Media type, message and encoding must be those of remote write 1.0.
-fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: header::HeaderName| {
+/// Media type, message and encoding must be those of remote write; gives its version.
+fn check_headers(headers: &HeaderMap) -> Result<WriteProtocol, ApiError> {
+    let text = |name: HeaderName| {
         let value = headers.get(&name).map(|v| v.to_str());
         value.unwrap_or(Ok("")).map_err(|_| unsupported(format!("header {name} is not printable ASCII")))
     };
-    match write_protocol(text(header::CONTENT_TYPE)?) {
-        Ok(WriteProtocol::V1) => {}
-        Ok(WriteProtocol::V2) => {
-            return Err(unsupported(
-                "io.prometheus.write.v2.Request protobuf message is not accepted by this server; only accepts \
-                 prometheus.WriteRequest"
-                    .into(),
-            ));
-        }
-        Err(error) => return Err(unsupported(error.to_string())),
-    }
+    let protocol =
+        write_protocol(text(header::CONTENT_TYPE)?).map_err(|error| unsupported(error.to_string()))?;
     if headers.get_all(header::CONTENT_ENCODING).iter().count() > 1 {
         return Err(unsupported("more than one Content-Encoding".into()));
     }
@@ -174,42 +241,52 @@ fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
             "{shown} encoding (compression) is not accepted by this server; only snappy is acceptable"
         )));
     }
-    Ok(())
+    Ok(protocol)
 }
 
 fn unsupported(message: String) -> ApiError {
     ApiError::new(ErrorKind::UnsupportedMedia, message)
 }
 
-fn answer(metrics: &ApiMetrics, report: &WriteReport) -> Response {
+/// Whether a rejection makes the answer a 400. Exemplars that come out of order are no reason in 1.0, as upstream has it:
+/// its senders repeat and reorder exemplars in good faith, and would give up the whole request.
+fn is_told(protocol: WriteProtocol, reason: RejectReason) -> bool {
+    let of_exemplars =
+        matches!(reason, RejectReason::OutOfOrderExemplar | RejectReason::ExemplarWithoutSeries);
+    protocol == WriteProtocol::V2 || !of_exemplars
+}
+
+fn answer(metrics: &ApiMetrics, protocol: WriteProtocol, report: &WriteReport) -> Response {
     metrics.write_samples.inc_by(report.written.samples + report.written.histograms);
     for (reason, count) in &report.rejected {
         metrics.write_rejected.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(*count);
     }
-    if report.is_complete() {
-        return StatusCode::NO_CONTENT.into_response();
+    let told = report.rejected.iter().filter(|(reason, _)| is_told(protocol, **reason));
+    let mut response = if told.clone().next().is_none() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        let counts: Vec<String> = told.clone().map(|(r, n)| format!("{n} {}", r.as_str())).collect();
+        let total: u64 = told.map(|(_, n)| *n).sum();
+        let written = report.written.samples + report.written.histograms;
+        let mut message = format!("{total} samples were not stored ({}), {written} were", counts.join(", "));
+        for reason in &report.first_reasons {
+            message.push_str("; ");
+            message.push_str(reason);
+        }
+        ApiError::bad_data(message).into_text()
+    };
+    if protocol == WriteProtocol::V2 {
+        set_written(&mut response, report.written);
     }
-    let counts: Vec<String> = report.rejected.iter().map(|(r, n)| format!("{n} {}", r.as_str())).collect();
-    let total: u64 = report.rejected.values().sum();
-    let mut message = format!(
-        "{total} samples were not stored ({}), {} were",
-        counts.join(", "),
-        report.written.samples + report.written.histograms
-    );
-    for reason in &report.first_reasons {
-        message.push_str("; ");
-        message.push_str(reason);
-    }
-    ApiError::bad_data(message).into_text()
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
-    fn only_remote_write_1_in_snappy_is_accepted() {
+    fn only_remote_write_in_snappy_is_accepted() {
         let check = |content_type: &str, encoding: &str, ok: bool| {
             let mut headers = HeaderMap::new();
             for (name, value) in [(header::CONTENT_TYPE, content_type), (header::CONTENT_ENCODING, encoding)]
@@ -227,8 +304,9 @@ mod tests {
         check("application/x-protobuf", "snappy", true);
         check("", "", true);
         check("application/x-protobuf; proto=prometheus.WriteRequest", "snappy", true);
-        check("application/x-protobuf; proto=io.prometheus.write.v2.Request", "snappy", false);
-        check("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy", false);
+        check("application/x-protobuf; proto=io.prometheus.write.v2.Request", "snappy", true);
+        check("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy", true);
+        check("application/x-protobuf;proto=io.prometheus.write.v3.Request", "snappy", false);
         check("application/x-protobuf; proto=something.Else", "snappy", false);
         check("application/json", "snappy", false);
         check("application/x-protobuf", "gzip", false);

@@ -119,6 +119,31 @@ impl PartWriter<'_> {
     }
 }
 
+/// Appends what `histogram` has besides its hint, counts and sum: schema, zero threshold, spans, boundaries and the
+/// numbers of buckets.
+pub fn put_layout(histogram: &Histogram, out: &mut Vec<u8>) {
+    write_layout(histogram, out);
+}
+
+/// Reads what [`put_layout`] wrote at the front of `bytes`: a histogram of that layout whose buckets are all 0, and the
+/// bytes it took. More than `max_buckets` buckets a side are refused before anything is allocated for them.
+pub fn read_layout_of(bytes: &[u8], max_buckets: usize) -> Result<(Histogram, usize), ChunkError> {
+    let mut reader = Reader::new(bytes);
+    let layout = read_layout(&mut reader, 0)?;
+    if layout.positive > max_buckets || layout.negative > max_buckets {
+        return Err(ChunkError::Invalid("number of buckets"));
+    }
+    let mut histogram = layout.empty;
+    histogram.positive_buckets = vec![0.0; layout.positive];
+    histogram.negative_buckets = vec![0.0; layout.negative];
+    Ok((histogram, bytes.len() - reader.remaining()))
+}
+
+/// Whether two histograms agree in all that [`put_layout`] writes.
+pub fn is_same_layout(a: &Histogram, b: &Histogram) -> bool {
+    same_layout(a, b)
+}
+
 /// Spans of a histogram.
 fn width(histogram: &Histogram) -> usize {
     histogram.positive_spans.len() + histogram.negative_spans.len()
@@ -169,7 +194,7 @@ struct Layout {
     negative: usize,
 }
 
-/// Reads a layout whose buckets each take at least `bucket_bytes` of what follows.
+/// Reads a layout whose buckets each take at least `bucket_bytes` of what follows; 0 leaves that to the caller.
 fn read_layout(reader: &mut Reader<'_>, bucket_bytes: usize) -> Result<Layout, ChunkError> {
     let flags = reader.u8()?;
     if flags > 3 {
@@ -187,8 +212,9 @@ fn read_layout(reader: &mut Reader<'_>, bucket_bytes: usize) -> Result<Layout, C
             spans.push(Span { offset, length });
         }
     }
-    let positive = reader.varlen(reader.remaining() / bucket_bytes, "number of buckets")?;
-    let negative = reader.varlen(reader.remaining() / bucket_bytes, "number of buckets")?;
+    let room = |reader: &Reader<'_>| reader.remaining().checked_div(bucket_bytes).unwrap_or(usize::MAX);
+    let positive = reader.varlen(room(reader), "number of buckets")?;
+    let negative = reader.varlen(room(reader), "number of buckets")?;
     if flags & 2 != 0 {
         let len = reader.varlen(reader.remaining() / 8, "number of boundaries")?;
         let values = reader.take(8 * len)?.as_chunks().0;

@@ -26,6 +26,7 @@ mod histogram;
 mod pack;
 
 pub use float::Tag;
+pub use histogram::{is_same_layout, put_layout, read_layout_of};
 
 use std::borrow::Borrow;
 use std::sync::Arc;

@@ -105,6 +105,7 @@ impl Ingest {
                 samples: &old.samples[first.0..end.0],
                 starts: old.starts.get(first.0..end.0).unwrap_or_default(),
                 histograms: &old.histograms[first.1..end.1],
+                histogram_starts: old.histogram_starts.get(first.1..end.1).unwrap_or_default(),
                 exemplars: &exemplars,
                 untracked: old.untracked.get(at).copied().unwrap_or(false),
             });
@@ -133,6 +134,7 @@ struct Item<'a> {
     samples: &'a [Sample],
     starts: &'a [i64],
     histograms: &'a [(i64, Arc<Histogram>)],
+    histogram_starts: &'a [i64],
     exemplars: &'a [Exemplar],
     untracked: bool,
 }
@@ -198,15 +200,16 @@ impl<'a> Planner<'a> {
         let series = &batch.series[index as usize];
         let samples = slice(&batch.samples, &series.samples);
         let mut histograms = slice(&batch.histograms, &series.histograms);
+        let mut histogram_starts = slice(&batch.histogram_starts, &series.histograms);
         let mut exemplars = slice(&batch.exemplars, &series.exemplars);
         let n = samples.len() + histograms.len() + exemplars.len();
         if n == 0 {
             return;
         }
         let (good_histograms, good_exemplars);
-        if !histograms.is_empty() && histograms.iter().any(|(_, h)| histogram::problem(h).is_some()) {
-            good_histograms = self.good_histograms(index, histograms, outcome);
-            histograms = &good_histograms;
+        if histograms.iter().any(|(_, h)| histogram::is_too_fine(h) || histogram::problem(h).is_some()) {
+            good_histograms = self.good_histograms(index, histograms, histogram_starts, outcome);
+            (histograms, histogram_starts) = (&good_histograms.0, &good_histograms.1);
         }
         if !exemplars.is_empty() && !exemplars.iter().all(fits) {
             good_exemplars = self.good_exemplars(index, exemplars, outcome);
@@ -220,6 +223,7 @@ impl<'a> Planner<'a> {
             samples,
             starts: slice(&batch.starts, &series.samples),
             histograms,
+            histogram_starts,
             exemplars,
             untracked: series.untracked,
         };
@@ -246,22 +250,32 @@ impl<'a> Planner<'a> {
         self.place(item);
     }
 
+    /// The histograms without problems, and their starts; those that are too fine in a coarser schema.
     fn good_histograms(
         &self,
         index: u32,
         all: &[(i64, Arc<Histogram>)],
+        starts: &[i64],
         outcome: &mut Outcome,
-    ) -> Vec<(i64, Arc<Histogram>)> {
+    ) -> (Vec<(i64, Arc<Histogram>)>, Vec<i64>) {
         let mut good = Vec::with_capacity(all.len());
-        for (timestamp, histogram) in all {
-            match histogram::problem(histogram) {
-                None => good.push((*timestamp, Arc::clone(histogram))),
-                Some(problem) => outcome.reject(RejectReason::InvalidHistogram, 1, || {
+        let mut good_starts = Vec::with_capacity(starts.len());
+        for (at, (timestamp, histogram)) in all.iter().enumerate() {
+            if let Some(problem) = histogram::problem(histogram) {
+                outcome.reject(RejectReason::InvalidHistogram, 1, || {
                     format!("histogram at {timestamp} of {} {problem}", series_text(self.batch, index))
-                }),
+                });
+                continue;
             }
+            let kept = if histogram::is_too_fine(histogram) {
+                Arc::new(histogram::coarsened(histogram))
+            } else {
+                Arc::clone(histogram)
+            };
+            good.push((*timestamp, kept));
+            good_starts.extend(starts.get(at));
         }
-        good
+        (good, good_starts)
     }
 
     fn good_exemplars(&self, index: u32, all: &[Exemplar], outcome: &mut Outcome) -> Vec<Exemplar> {
@@ -299,7 +313,11 @@ impl<'a> Planner<'a> {
                 (0..item.samples.len()).filter(|at| here(item.samples[*at].timestamp)).collect();
             let samples: Vec<Sample> = kept.iter().map(|at| item.samples[*at]).collect();
             let starts: Vec<i64> = kept.iter().filter_map(|at| item.starts.get(*at).copied()).collect();
-            let histograms: Vec<_> = item.histograms.iter().filter(|(t, _)| here(*t)).cloned().collect();
+            let kept: Vec<usize> =
+                (0..item.histograms.len()).filter(|at| here(item.histograms[*at].0)).collect();
+            let histograms: Vec<_> = kept.iter().map(|at| item.histograms[*at].clone()).collect();
+            let histogram_starts: Vec<i64> =
+                kept.iter().filter_map(|at| item.histogram_starts.get(*at).copied()).collect();
             let exemplars: Vec<_> = item.exemplars.iter().filter(|e| here(e.timestamp)).cloned().collect();
             self.version = version;
             self.push(Item {
@@ -307,6 +325,7 @@ impl<'a> Planner<'a> {
                 samples: &samples,
                 starts: &starts,
                 histograms: &histograms,
+                histogram_starts: &histogram_starts,
                 exemplars: &exemplars,
                 ..item
             });
@@ -367,6 +386,7 @@ impl<'a> Planner<'a> {
         part.batch.samples.extend_from_slice(item.samples);
         part.batch.starts.extend_from_slice(item.starts);
         part.batch.histograms.extend_from_slice(item.histograms);
+        part.batch.histogram_starts.extend_from_slice(item.histogram_starts);
         part.batch.exemplars.extend(item.exemplars.iter().map(|exemplar| (at, exemplar.clone())));
         part.batch.ends.push((part.batch.samples.len() as u32, part.batch.histograms.len() as u32));
         let version = u16::try_from(version).unwrap_or(u16::MAX);

@@ -55,9 +55,15 @@ impl Outcome {
                 RejectReason::OutOfOrder => "is late and there is no more room for late samples".into(),
                 RejectReason::SeriesLimit => "is of a series over the limit of series".into(),
                 RejectReason::Fenced => "comes from a scraper that no longer owns its target".into(),
+                RejectReason::OutOfOrderExemplar => "is older than the newest one of the series".into(),
+                RejectReason::ExemplarWithoutSeries => "has no sample or histogram beside it".into(),
                 other => format!("was rejected: {}", other.as_str()),
             };
-            self.texts.push(format!("sample at {timestamp} of {series} {why}"));
+            let what = match reason {
+                RejectReason::OutOfOrderExemplar | RejectReason::ExemplarWithoutSeries => "exemplar",
+                _ => "sample",
+            };
+            self.texts.push(format!("{what} at {timestamp} of {series} {why}"));
         }
     }
 

@@ -244,6 +244,7 @@ fn batch(series: &[(Labels, &[(i64, f64)])]) -> WriteBatch {
         samples: Vec::new(),
         starts: Vec::new(),
         histograms: Vec::new(),
+        histogram_starts: Vec::new(),
         exemplars: Vec::new(),
         metadata: Vec::new(),
         scrape: None,

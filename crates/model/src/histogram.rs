@@ -77,6 +77,43 @@ impl Histogram {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
 
+    /// Whether this can be a later state of the counters of `previous`, both in the same layout: of the same kind,
+    /// resolution, zero bucket and boundaries, with no count lower and no populated bucket gone. This is when
+    /// upstream's store goes on with a chunk (`tsdb/chunkenc`, `appendable`), and so tells that there was no reset.
+    pub fn continues(&self, previous: &Self) -> bool {
+        let bounds = |h: &Self| h.custom_values.clone().unwrap_or_default();
+        self.integer == previous.integer
+            && self.schema == previous.schema
+            && self.zero_threshold.to_bits() == previous.zero_threshold.to_bits()
+            && (!self.has_custom_buckets() || bounds(self) == bounds(previous))
+            && self.count >= previous.count
+            && self.zero_count >= previous.zero_count
+            && covers(
+                (&self.positive_spans, &self.positive_buckets),
+                (&previous.positive_spans, &previous.positive_buckets),
+            )
+            && covers(
+                (&self.negative_spans, &self.negative_buckets),
+                (&previous.negative_spans, &previous.negative_buckets),
+            )
+    }
+
+    /// Whether both are the same sample: all bits agree, hints aside, which say how a sample relates to others.
+    pub fn same_sample(&self, other: &Self) -> bool {
+        let is_gauge = |h: &Self| h.reset_hint == ResetHint::Gauge;
+        is_gauge(self) == is_gauge(other)
+            && (self.reset_hint == other.reset_hint && self.same_bits(other)
+                || Self { reset_hint: other.reset_hint, ..self.clone() }.same_bits(other))
+    }
+
+    /// Bytes of memory in use, roughly.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + (self.positive_spans.len() + self.negative_spans.len()) * size_of::<Span>()
+            + (self.positive_buckets.len() + self.negative_buckets.len()) * 8
+            + self.custom_values.as_deref().map_or(0, |bounds| bounds.len() * 8)
+    }
+
     /// Whether every bit (including NaN payloads and −0) and every field agrees.
     pub fn same_bits(&self, other: &Self) -> bool {
         let bits = |a: &[f64], b: &[f64]| {
@@ -97,5 +134,77 @@ impl Histogram {
                 self.custom_values.as_deref().unwrap_or(&[]),
                 other.custom_values.as_deref().unwrap_or(&[]),
             )
+    }
+}
+
+/// Whether each populated bucket of `before` is in `now` with at least its count.
+fn covers(now: (&[Span], &[f64]), before: (&[Span], &[f64])) -> bool {
+    if now.0 == before.0 && now.1.len() == before.1.len() {
+        return now.1.iter().zip(before.1).all(|(now, before)| now >= before);
+    }
+    let mut now = indexed(now).peekable();
+    indexed(before).filter(|(_, count)| *count != 0.0).all(|(index, count)| {
+        while now.next_if(|(at, _)| *at < index).is_some() {}
+        now.next_if(|(at, _)| *at == index).is_some_and(|(_, found)| found >= count)
+    })
+}
+
+/// The buckets of one side with their indexes, ascending.
+fn indexed<'a>((spans, buckets): (&'a [Span], &'a [f64])) -> impl Iterator<Item = (i64, f64)> + 'a {
+    let mut next = 0i64;
+    spans
+        .iter()
+        .flat_map(move |span| {
+            let first = next + i64::from(span.offset);
+            next = first + i64::from(span.length);
+            first..next
+        })
+        .zip(buckets.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Histogram {
+        Histogram {
+            count: 6.0,
+            zero_count: 1.0,
+            positive_spans: vec![Span { offset: 1, length: 2 }],
+            positive_buckets: vec![2.0, 3.0],
+            ..Histogram::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Histogram), continues: bool) {
+        let mut next = base();
+        change(&mut next);
+        assert_eq!(next.continues(&base()), continues, "{next:?}");
+    }
+
+    #[test]
+    fn a_later_state_has_no_lower_count_and_the_same_layout() {
+        check(|_| {}, true);
+        check(|h| h.count = 7.0, true);
+        check(|h| h.count = 5.0, false);
+        check(|h| h.zero_count = 0.0, false);
+        check(|h| h.positive_buckets[1] = 2.0, false);
+        check(|h| h.schema = 1, false);
+        check(|h| h.zero_threshold = 0.5, false);
+        check(|h| h.integer = true, false);
+        let spans =
+            |first, second| vec![Span { offset: first, length: 1 }, Span { offset: second, length: 2 }];
+        check(|h| (h.positive_spans, h.positive_buckets) = (spans(-1, 1), vec![9.0, 2.0, 3.0]), true);
+        check(|h| (h.positive_spans, h.positive_buckets) = (spans(0, 1), vec![9.0, 2.0, 3.0]), false);
+        check(|h| (h.positive_spans, h.positive_buckets) = (vec![], vec![]), false);
+    }
+
+    #[test]
+    fn the_same_sample_whatever_the_hint() {
+        let with = |reset_hint| Histogram { reset_hint, ..base() };
+        assert!(with(ResetHint::Unknown).same_sample(&with(ResetHint::NotReset)));
+        assert!(!with(ResetHint::Unknown).same_sample(&with(ResetHint::Gauge)));
+        assert!(!with(ResetHint::Unknown).same_sample(&Histogram { sum: -0.0, ..base() }));
     }
 }

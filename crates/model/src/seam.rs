@@ -181,6 +181,15 @@ pub trait SeriesIter {
     fn next_series(&mut self, out: &mut SeriesData) -> Result<bool, Failure>;
 }
 
+/// The exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// The series.
+    pub labels: Labels,
+    /// Ascending in time.
+    pub exemplars: Vec<Exemplar>,
+}
+
 /// Something that holds series: a snapshot of a shard, a merge of several, a test's memory.
 pub trait SeriesSource: Send + Sync {
     /// The series that satisfy all matchers, each exactly once (merged by labels), in no particular order.
@@ -195,6 +204,10 @@ pub trait SeriesSource: Send + Sync {
     /// Values of label `name`, sorted, each once; at most `limit` (0 = all). Empty `matchers` means every series.
     fn label_values(&self, request: &SelectRequest, name: &str, limit: usize)
     -> Result<Vec<String>, Failure>;
+
+    /// The exemplars with timestamps in the range of the series that match: the series sorted by labels, those
+    /// without exemplars left out. Exemplars outlive neither eviction from the bounded memory for them nor retention.
+    fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure>;
 
     /// Metadata of metric families (of one, when `family` is given).
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure>;
@@ -268,6 +281,8 @@ pub struct WriteBatch {
     pub starts: Vec<i64>,
     /// Histograms of all series: (timestamp, histogram).
     pub histograms: Vec<(i64, Arc<Histogram>)>,
+    /// Start timestamps, one for each of `histograms` (0 = unknown); empty when none is known.
+    pub histogram_starts: Vec<i64>,
     /// Exemplars of all series.
     pub exemplars: Vec<Exemplar>,
     /// Metadata of metric families.
@@ -327,6 +342,10 @@ pub enum RejectReason {
     InvalidHistogram,
     /// Written under an older lease or epoch than the shard accepts.
     Fenced,
+    /// An exemplar that is older than the newest one of its series.
+    OutOfOrderExemplar,
+    /// An exemplar of a series that has no sample.
+    ExemplarWithoutSeries,
 }
 
 impl RejectReason {
@@ -342,6 +361,8 @@ impl RejectReason {
             Self::OutOfOrder => "out_of_order",
             Self::InvalidHistogram => "invalid_histogram",
             Self::Fenced => "fenced",
+            Self::OutOfOrderExemplar => "out_of_order_exemplar",
+            Self::ExemplarWithoutSeries => "exemplar_without_series",
         }
     }
 }
@@ -409,6 +430,8 @@ pub struct ShardBatch {
     pub starts: Vec<i64>,
     /// Histograms.
     pub histograms: Vec<(i64, Arc<Histogram>)>,
+    /// Start timestamps of `histograms`, or empty.
+    pub histogram_starts: Vec<i64>,
     /// Exemplars: (index of the series, exemplar).
     pub exemplars: Vec<(u32, Exemplar)>,
     /// Metadata of metric families (routed to the shard of the family's hash).

@@ -1,12 +1,13 @@
 //! The entrance: one method for each kind of question. Parse, admit, snapshot, evaluate.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use engine::{Annotation, EvalContext, Value};
-use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesSource, ShardReader};
-use model::{Labels, Matcher, MetricMetadata, StepGrid, TenantId, TimeRange};
+use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesExemplars, SeriesSource, ShardReader};
+use model::{Exemplar, Labels, Matcher, MetricMetadata, StepGrid, TenantId, TimeRange};
 use prometheus_client::registry::Registry;
 use promql::ast::Expr;
 use tokio::time::Instant;
@@ -220,6 +221,24 @@ impl Frontend {
             merged_strings(requests, limit, |request| Ok(source.label_values(request, &name, limit)?))
         });
         self.counted("label_values", run).await
+    }
+
+    /// The exemplars in `range` of the series that match any of `selectors`, sorted by labels.
+    pub async fn exemplars(
+        &self,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        options: &Options,
+    ) -> Result<Vec<SeriesExemplars>, QueryError> {
+        let run = self.lookup("exemplars", selectors, range, options, |source, requests| {
+            let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+            for request in requests {
+                all.extend(source.exemplars(request)?.into_iter().map(|s| (s.labels, s.exemplars)));
+            }
+            let series = |(labels, exemplars)| SeriesExemplars { labels, exemplars };
+            Ok(all.into_iter().map(series).collect())
+        });
+        self.counted("exemplars", run).await
     }
 
     /// Metadata of metric families (of one, when `family` is given), sorted by family.

@@ -3,11 +3,11 @@
 //! Series are disjoint across shards, so shards follow one another, unless the range spans two versions of the shard
 //! map: then the same series may have samples in two shards, and those series are merged by labels.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use model::seam::{SelectRequest, SeriesData, SeriesIter, SeriesSource};
-use model::{Failure, Labels, MetricMetadata, TenantId};
+use model::seam::{SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
+use model::{Exemplar, Failure, Labels, MetricMetadata, TenantId};
 
 /// The union of snapshots.
 pub(crate) struct Union {
@@ -100,6 +100,21 @@ impl SeriesSource for Union {
         limit: usize,
     ) -> Result<Vec<String>, Failure> {
         self.sorted_strings(limit, |shard| shard.label_values(request, name, limit))
+    }
+
+    fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
+        let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        for shard in &self.shards {
+            for series in shard.exemplars(request)? {
+                all.entry(series.labels).or_default().extend(series.exemplars);
+            }
+            request.budget.check()?;
+        }
+        let sorted = |(labels, mut exemplars): (Labels, Vec<Exemplar>)| {
+            exemplars.sort_by_key(|e| e.timestamp);
+            SeriesExemplars { labels, exemplars }
+        };
+        Ok(all.into_iter().map(sorted).collect())
     }
 
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {
@@ -249,6 +264,22 @@ mod tests {
         assert_eq!(union.series(&request(), 1).unwrap().len(), 1);
         assert_eq!(union.label_values(&request(), "__name__", 0).unwrap(), ["a", "b"]);
         assert_eq!(union.label_names(&request(), 0).unwrap(), ["__name__"]);
+    }
+
+    #[test]
+    fn exemplars_of_all_shards_come_by_labels_and_time() {
+        let exemplar = |timestamp, value| Exemplar { labels: labels("trace"), value, timestamp };
+        let (mut first, mut second) = (MemorySource::new(), MemorySource::new());
+        first.push_exemplar(&labels("b"), exemplar(1, 1.0));
+        second.push_exemplar(&labels("b"), exemplar(0, 2.0));
+        second.push_exemplar(&labels("a"), exemplar(5, 3.0));
+        let union = Union::new(vec![Arc::new(first), Arc::new(second)], true);
+        let found = union.exemplars(&request()).unwrap();
+        let shown: Vec<(&str, Vec<f64>)> = found
+            .iter()
+            .map(|s| (s.labels.metric_name(), s.exemplars.iter().map(|e| e.value).collect()))
+            .collect();
+        assert_eq!(shown, [("a", vec![3.0]), ("b", vec![2.0, 1.0])]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use model::seam::{BoxFuture, QueryBudget, SelectRequest, SeriesData, SeriesSource};
-use model::{Code, Failure, ShardId};
+use model::{Code, Failure, Labels, ShardId};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -229,6 +229,22 @@ fn look(
                     unit: of.unit,
                 })
                 .collect();
+        }
+        wire::Look::Exemplars => {
+            let bytes = |labels: &Labels| Bytes::copy_from_slice(labels.as_bytes());
+            let all = source.exemplars(select)?.into_iter().map(|series| wire::SeriesExemplars {
+                labels: bytes(&series.labels),
+                exemplars: series
+                    .exemplars
+                    .iter()
+                    .map(|e| wire::Exemplar {
+                        labels: bytes(&e.labels),
+                        value: e.value,
+                        timestamp: e.timestamp,
+                    })
+                    .collect(),
+            });
+            answer.exemplars = all.collect();
         }
         wire::Look::Unknown => {
             return Err(Failure::new(Code::Unimplemented, "this node does not know what is looked for"));

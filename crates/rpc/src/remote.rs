@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesIter, SeriesSource};
+use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
 use model::{
-    Code, Failure, Labels, LogIndex, MatchOp, Matcher, MetricKind, MetricMetadata, NodeId, ShardId, TenantId,
-    TimeRange,
+    Code, Exemplar, Failure, Labels, LogIndex, MatchOp, Matcher, MetricKind, MetricMetadata, NodeId, ShardId,
+    TenantId, TimeRange,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -124,7 +124,11 @@ impl RemoteReplica {
             .unwrap_or_else(|_| Err(Failure::internal("a task of the peer transport ended")))?;
         let texts: usize = answer.texts.iter().map(|text| text.len() + 24).sum();
         let sets: usize = answer.label_sets.iter().map(|set| set.len() + 24).sum();
-        budget.count_received((texts + sets) as u64);
+        let of_series = |series: &wire::SeriesExemplars| {
+            series.labels.len() + series.exemplars.iter().map(|e| e.labels.len() + 40).sum::<usize>()
+        };
+        let exemplars: usize = answer.exemplars.iter().map(of_series).sum();
+        budget.count_received((texts + sets + exemplars) as u64);
         Ok(answer)
     }
 }
@@ -167,6 +171,19 @@ impl SeriesSource for RemoteReplica {
         limit: usize,
     ) -> Result<Vec<String>, Failure> {
         Ok(self.look(selector_of(request), &request.budget, wire::Look::LabelValues, name, limit)?.texts)
+    }
+
+    fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
+        let answer = self.look(selector_of(request), &request.budget, wire::Look::Exemplars, "", 0)?;
+        let one = |e: wire::Exemplar| -> Result<Exemplar, Malformed> {
+            Ok(Exemplar { labels: labels(&e.labels)?, value: e.value, timestamp: e.timestamp })
+        };
+        let series = |series: wire::SeriesExemplars| -> Result<SeriesExemplars, Malformed> {
+            let exemplars = series.exemplars.into_iter().map(one).collect::<Result<_, _>>()?;
+            Ok(SeriesExemplars { labels: labels(&series.labels)?, exemplars })
+        };
+        let all = answer.exemplars.into_iter().map(series).collect::<Result<_, _>>();
+        all.map_err(|what| self.malformed(what))
     }
 
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {

@@ -101,6 +101,9 @@ prop_compose! {
                     batch.starts.push(start);
                 }
             }
+            if with_starts {
+                batch.histogram_starts.extend(histograms.iter().map(|(timestamp, _)| timestamp / 3));
+            }
             batch.histograms.extend(histograms);
             batch.ends.push((batch.samples.len() as u32, batch.histograms.len() as u32));
             if with_untracked {
@@ -133,7 +136,7 @@ fn text(batch: &ShardBatch) -> String {
         batch.series,
         batch.ends,
         batch.untracked,
-        batch.starts,
+        (&batch.starts, &batch.histogram_starts),
         batch.histograms.iter().map(|(t, _)| t).collect::<Vec<_>>(),
         batch.metadata,
         batch.scrape,

@@ -11,7 +11,7 @@ use formats::text::custom::{Converted, CustomBuckets};
 use formats::text::{Entry, ExemplarEntry, Parser, SeriesEntry, TextFormat, series_labels};
 use model::relabel::{NameScheme, relabel};
 use model::seam::BatchSeries;
-use model::{Exemplar, Histogram, Labels, LabelsBuilder, METRIC_NAME, MetricKind, Sample};
+use model::{Exemplar, Histogram, Labels, LabelsBuilder, METRIC_NAME, MetricKind, MetricMetadata, Sample};
 
 use crate::cache::{MAX_LABEL_BYTES, Meaning, SeriesCache};
 use crate::config::JobConfig;

@@ -126,6 +126,7 @@ fn ended(tenant: &TenantId, mark: ScrapeMark, buffer: Vec<u8>) -> WriteBatch {
         samples: Vec::new(),
         starts: Vec::new(),
         histograms: Vec::new(),
+        histogram_starts: Vec::new(),
         exemplars: Vec::new(),
         metadata: Vec::new(),
         scrape: Some(mark),

@@ -80,6 +80,11 @@ impl<'a> Reader<'a> {
         Ok(part)
     }
 
+    /// The bytes that are left, not taken.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
         Ok(self.take(1)?[0])
     }

@@ -11,6 +11,10 @@ pub struct Metrics {
     pub entries: Counter,
     /// Samples stored or found to be there already, staleness markers not included.
     pub samples: Counter,
+    /// Histograms stored or found to be there already.
+    pub histograms: Counter,
+    /// Exemplars stored or found to be there already.
+    pub exemplars: Counter,
     /// Samples rejected by apply because another value is there.
     pub duplicates: Counter,
     /// Samples that came when their slot already had a newer one.
@@ -45,6 +49,12 @@ impl Metrics {
                 "Samples stored, or found to be stored already with the same value",
                 &metrics.samples,
             ),
+            (
+                "histograms",
+                "Native histograms stored, or found to be stored already with the same value",
+                &metrics.histograms,
+            ),
+            ("exemplars", "Exemplars stored, or found to be stored already", &metrics.exemplars),
             ("duplicate_samples", "Samples rejected because another value is stored", &metrics.duplicates),
             ("late_samples", "Samples older than the newest one of their series", &metrics.late_samples),
             (

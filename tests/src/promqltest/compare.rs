@@ -1,9 +1,9 @@
 //! Whether an answer is what an `eval` expects.
 
-use engine::{Sample, SampleValue, Series, Value};
-use model::Histogram;
+use model::{Histogram, Labels};
 use promql::series::SeriesValue;
 
+use super::answer::{self, Found, Number, Row, Value};
 use super::script::{Eval, Expected, Text};
 
 /// Relative difference allowed.
@@ -25,7 +25,20 @@ pub(super) fn almost(a: f64, b: f64) -> bool {
     difference / sum.min(f64::MAX) < EPSILON
 }
 
-fn same_histogram(expected: &Histogram, actual: &Histogram, with_hint: bool) -> bool {
+fn same_histogram(expected: &Histogram, actual: &Found, with_hint: bool) -> bool {
+    let actual = match actual {
+        Found::Whole(actual) => actual,
+        Found::Shown(actual) => {
+            let expected = answer::shown(&engine::histograms::compacted(expected));
+            let same = |e: &(u8, f64, f64, f64), a: &(u8, f64, f64, f64)| {
+                e.0 == a.0 && almost(e.1, a.1) && almost(e.2, a.2) && almost(e.3, a.3)
+            };
+            return almost(expected.count, actual.count)
+                && almost(expected.sum, actual.sum)
+                && expected.buckets.len() == actual.buckets.len()
+                && expected.buckets.iter().zip(&actual.buckets).all(|(e, a)| same(e, a));
+        }
+    };
     let (e, a) = (engine::histograms::compacted(expected), engine::histograms::compacted(actual));
     let all = |x: &[f64], y: &[f64]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| almost(*x, *y));
     let bounds = |h: &Histogram| h.custom_values.as_deref().unwrap_or(&[]).to_vec();
@@ -40,6 +53,13 @@ fn same_histogram(expected: &Histogram, actual: &Histogram, with_hint: bool) -> 
         && all(&e.negative_buckets, &a.negative_buckets)
         && all(&e.positive_buckets, &a.positive_buckets)
         && (!with_hint || e.reset_hint == a.reset_hint)
+}
+
+fn show_found(found: &Found) -> String {
+    match found {
+        Found::Whole(h) => show(h),
+        Found::Shown(shown) => format!("{shown:?}"),
+    }
 }
 
 /// A histogram in few words, for messages.
@@ -60,14 +80,14 @@ fn show(h: &Histogram) -> String {
     )
 }
 
-fn find<'e>(eval: &'e Eval, labels: &model::Labels) -> Result<&'e Expected, String> {
+fn find<'e>(eval: &'e Eval, labels: &Labels) -> Result<&'e Expected, String> {
     eval.series
         .iter()
         .rfind(|e| e.labels == *labels)
         .ok_or_else(|| format!("unexpected metric {labels:?} in result"))
 }
 
-fn missing(eval: &Eval, found: &[&model::Labels]) -> Result<(), String> {
+fn missing(eval: &Eval, found: &[&Labels]) -> Result<(), String> {
     match eval.series.iter().find(|e| !found.contains(&&e.labels)) {
         None => Ok(()),
         Some(e) => Err(format!("expected metric {:?} not found", e.labels)),
@@ -79,12 +99,12 @@ pub(super) fn value(eval: &Eval, value: &Value) -> Result<(), String> {
     match value {
         Value::Matrix(series) => matrix(eval, series),
         Value::Vector(samples) => vector(eval, samples),
-        Value::Scalar(point) => match eval.scalar {
-            None => Err(format!("expected vector or matrix result, but got scalar {}", point.value)),
-            Some(expected) if almost(expected, point.value) => Ok(()),
-            Some(expected) => Err(format!("expected scalar {expected} but got {}", point.value)),
+        Value::Scalar(value) => match eval.scalar {
+            None => Err(format!("expected vector or matrix result, but got scalar {value}")),
+            Some(expected) if almost(expected, *value) => Ok(()),
+            Some(expected) => Err(format!("expected scalar {expected} but got {value}")),
         },
-        Value::String(text, _) => {
+        Value::String(text) => {
             let expected = eval.string.as_deref().unwrap_or("");
             if expected == text {
                 Ok(())
@@ -95,7 +115,7 @@ pub(super) fn value(eval: &Eval, value: &Value) -> Result<(), String> {
     }
 }
 
-fn matrix(eval: &Eval, series: &[Series]) -> Result<(), String> {
+fn matrix(eval: &Eval, series: &[Row]) -> Result<(), String> {
     if eval.ordered {
         return Err("expected ordered result, but query returned a matrix".into());
     }
@@ -114,15 +134,15 @@ fn matrix(eval: &Eval, series: &[Series]) -> Result<(), String> {
             match value {
                 SeriesValue::Omitted => {}
                 SeriesValue::Float(value) => match floats.next() {
-                    Some(p) if p.timestamp == time && almost(p.value, *value) => {}
+                    Some((at, found)) if *at == time && almost(*found, *value) => {}
                     other => {
                         return Err(format!("{:?} at {time}: expected {value}, got {other:?}", s.labels));
                     }
                 },
                 SeriesValue::Histogram { histogram, hint_set } => match histograms.next() {
-                    Some(p) if p.timestamp == time && same_histogram(histogram, &p.histogram, *hint_set) => {}
+                    Some((at, found)) if *at == time && same_histogram(histogram, found, *hint_set) => {}
                     other => {
-                        let got = other.map(|p| (p.timestamp, show(&p.histogram)));
+                        let got = other.map(|(at, found)| (at, show_found(found)));
                         let wanted = show(histogram);
                         return Err(format!("{:?} at {time}: expected {wanted}, got {got:?}", s.labels));
                     }
@@ -132,34 +152,29 @@ fn matrix(eval: &Eval, series: &[Series]) -> Result<(), String> {
         if let Some(extra) = floats.next() {
             return Err(format!("{:?}: unexpected {extra:?}", s.labels));
         }
-        if let Some(extra) = histograms.next() {
-            return Err(format!(
-                "{:?}: unexpected {} at {}",
-                s.labels,
-                show(&extra.histogram),
-                extra.timestamp
-            ));
+        if let Some((at, extra)) = histograms.next() {
+            return Err(format!("{:?}: unexpected {} at {at}", s.labels, show_found(extra)));
         }
     }
     missing(eval, &series.iter().map(|s| &s.labels).collect::<Vec<_>>())
 }
 
-fn vector(eval: &Eval, samples: &[Sample]) -> Result<(), String> {
+fn vector(eval: &Eval, samples: &[(Labels, Number)]) -> Result<(), String> {
     if eval.scalar.is_some() {
         return Err("expected scalar result, but got vector".into());
     }
-    for (at, s) in samples.iter().enumerate() {
-        let expected = find(eval, &s.labels).map_err(|e| format!("{e}, has {}", shown(&s.value)))?;
+    for (at, (labels, value)) in samples.iter().enumerate() {
+        let expected = find(eval, labels).map_err(|e| format!("{e}, has {}", shown(value)))?;
         let position = eval.series.iter().rposition(|e| std::ptr::eq(e, expected));
         if eval.ordered && position != Some(at) {
-            return Err(format!("{:?} is at position {at}, expected at {position:?}", s.labels));
+            return Err(format!("{labels:?} is at position {at}, expected at {position:?}"));
         }
-        let ok = match (expected.values.first(), &s.value) {
-            (Some(SeriesValue::Float(e)), SampleValue::Float(a)) => almost(*e, *a),
-            (Some(SeriesValue::Histogram { histogram, hint_set }), SampleValue::Histogram(a)) => {
+        let ok = match (expected.values.first(), value) {
+            (Some(SeriesValue::Float(e)), Number::Float(a)) => almost(*e, *a),
+            (Some(SeriesValue::Histogram { histogram, hint_set }), Number::Histogram(a)) => {
                 same_histogram(histogram, a, *hint_set)
             }
-            (Some(SeriesValue::Omitted) | None, SampleValue::Float(a)) => almost(0.0, *a),
+            (Some(SeriesValue::Omitted) | None, Number::Float(a)) => almost(0.0, *a),
             _ => false,
         };
         if !ok {
@@ -167,16 +182,16 @@ fn vector(eval: &Eval, samples: &[Sample]) -> Result<(), String> {
                 Some(SeriesValue::Histogram { histogram, .. }) => show(histogram),
                 other => format!("{other:?}"),
             };
-            return Err(format!("{:?}: expected {wanted}, got {}", s.labels, shown(&s.value)));
+            return Err(format!("{labels:?}: expected {wanted}, got {}", shown(value)));
         }
     }
-    missing(eval, &samples.iter().map(|s| &s.labels).collect::<Vec<_>>())
+    missing(eval, &samples.iter().map(|(labels, _)| labels).collect::<Vec<_>>())
 }
 
-fn shown(value: &SampleValue) -> String {
+fn shown(value: &Number) -> String {
     match value {
-        SampleValue::Float(v) => v.to_string(),
-        SampleValue::Histogram(h) => show(h),
+        Number::Float(v) => v.to_string(),
+        Number::Histogram(h) => show_found(h),
     }
 }
 

@@ -1,15 +1,21 @@
 //! Carries out a script: every `eval`, and the re-runs that must give the same.
 
-use engine::{EvalContext, Features, Sample, SampleValue, Value, evaluate};
+use std::sync::Arc;
+
+use engine::histograms::is_reset;
+use engine::{EvalContext, Features, evaluate};
+use model::histogram::ResetHint;
 use model::seam::QueryBudget;
 use model::seam::fake::MemorySource;
-use model::{StepGrid, TenantId};
+use model::{Histogram, StepGrid, TenantId};
 use promql::ast::{At, Expr, ExprKind};
+use promql::series::SeriesValue;
 use promql::{ParseOptions, parse};
 use regex::Regex;
 
+use super::answer::{Answer, Number, Value};
 use super::compare;
-use super::script::{self, Command, Eval};
+use super::script::{self, Command, Eval, Load};
 
 /// An `eval` that did not give what it should.
 #[derive(Clone, Debug)]
@@ -29,100 +35,204 @@ pub struct Outcome {
     pub passed: usize,
     /// Those that did not.
     pub failures: Vec<Failure>,
+    /// Those that the store cannot be asked: line and reason.
+    pub skipped: Vec<(usize, String)>,
 }
 
-/// Runs the script `text`. An error means that the script itself cannot be read.
+/// Where the series of a script are, and who answers its queries.
+pub(super) trait Store {
+    /// Forgets everything.
+    fn clear(&mut self);
+    /// Adds samples. The error is a failure of the store, not of the script.
+    fn load(&mut self, load: &Load) -> Result<(), String>;
+    /// The answer to an instant query (at `start`), or to a range query if there is a step. The outer error is that there
+    /// is no answer.
+    fn query(
+        &mut self,
+        text: &str,
+        start: i64,
+        end: i64,
+        step: Option<i64>,
+    ) -> Result<Result<Answer, String>, String>;
+    /// Why a query that ends at the latest at `end` cannot be asked, if it cannot.
+    fn refuses(&self, eval: &Eval) -> Option<String>;
+}
+
+/// Runs the script `text` over series in memory. An error means that the script itself cannot be read.
 pub fn run(text: &str) -> Result<Outcome, String> {
-    let mut source = MemorySource::new();
+    run_in(&mut Memory::default(), text)
+}
+
+pub(super) fn run_in(store: &mut impl Store, text: &str) -> Result<Outcome, String> {
+    store.clear();
     let mut outcome = Outcome::default();
     for command in script::parse(text)? {
         match command {
-            Command::Clear => source = MemorySource::new(),
-            Command::Load(load) => load.apply(&mut source)?,
-            Command::Eval(eval) => match run_eval(&eval, &source) {
-                Ok(()) => outcome.passed += 1,
-                Err((query, message)) => outcome.failures.push(Failure { line: eval.line, query, message }),
-            },
+            Command::Clear => store.clear(),
+            Command::Load(load) => store.load(&load)?,
+            Command::Eval(eval) => {
+                if let Some(reason) = store.refuses(&eval) {
+                    outcome.skipped.push((eval.line, reason));
+                    continue;
+                }
+                match run_eval(&eval, store) {
+                    Ok(()) => outcome.passed += 1,
+                    Err((query, message)) => {
+                        outcome.failures.push(Failure { line: eval.line, query, message });
+                    }
+                }
+            }
         }
     }
     Ok(outcome)
 }
 
-/// The outcome of one query: its value, and its annotations as text (warnings, infos).
-type Answered = Result<(Value, Vec<String>, Vec<String>), String>;
+/// Series in memory, evaluated in this process.
+#[derive(Default)]
+struct Memory(MemorySource);
 
-fn query(text: &str, source: &MemorySource, start: i64, end: i64, step: Option<i64>) -> Answered {
-    let expr = parse(text, &ParseOptions::ALL).map_err(|e| e.to_string())?;
-    let grid = step.map_or_else(|| StepGrid::instant(start), |step| StepGrid::range(start, end, step));
-    let ctx = EvalContext {
-        end_ms: end,
-        is_instant: step.is_none(),
-        features: Features {
-            delayed_name_removal: true,
-            use_start_timestamps: true,
-            type_and_unit_labels: false,
-        },
-        ..EvalContext::instant(TenantId::anonymous(), start, QueryBudget::unlimited())
-    };
-    let answer = evaluate(&expr, grid, source, &ctx).map_err(|e| e.to_string())?;
-    let warnings = answer.annotations.warnings().map(|a| a.render(text)).collect();
-    let infos = answer.annotations.infos().map(|a| a.render(text)).collect();
-    Ok((answer.value, warnings, infos))
+impl Store for Memory {
+    fn clear(&mut self) {
+        self.0 = MemorySource::new();
+    }
+
+    fn load(&mut self, load: &Load) -> Result<(), String> {
+        for (labels, samples) in load.all()? {
+            let mut stored = Stored::default();
+            for (time, value, start) in samples {
+                match value {
+                    SeriesValue::Omitted => {}
+                    SeriesValue::Float(value) => {
+                        stored = Stored::default();
+                        self.0.push_any(&labels, time, value, None, start);
+                    }
+                    SeriesValue::Histogram { histogram, .. } => {
+                        let histogram = stored.next(&histogram);
+                        self.0.push_any(&labels, time, 0.0, Some(histogram), start);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn query(
+        &mut self,
+        text: &str,
+        start: i64,
+        end: i64,
+        step: Option<i64>,
+    ) -> Result<Result<Answer, String>, String> {
+        let evaluated = || -> Result<Answer, String> {
+            let expr = parse(text, &ParseOptions::ALL).map_err(|e| e.to_string())?;
+            let grid =
+                step.map_or_else(|| StepGrid::instant(start), |step| StepGrid::range(start, end, step));
+            let ctx = EvalContext {
+                end_ms: end,
+                is_instant: step.is_none(),
+                features: Features {
+                    delayed_name_removal: true,
+                    use_start_timestamps: true,
+                    type_and_unit_labels: false,
+                },
+                ..EvalContext::instant(TenantId::anonymous(), start, QueryBudget::unlimited())
+            };
+            let answer = evaluate(&expr, grid, &self.0, &ctx).map_err(|e| e.to_string())?;
+            let warnings = answer.annotations.warnings().map(|a| a.render(text)).collect();
+            let infos = answer.annotations.infos().map(|a| a.render(text)).collect();
+            Ok(Answer { value: answer.value.into(), warnings, infos })
+        };
+        Ok(evaluated())
+    }
+
+    fn refuses(&self, _: &Eval) -> Option<String> {
+        None
+    }
+}
+
+/// The hints that upstream's store gives to the histograms of a series: those that go on from the one before say so,
+/// all others (the first, those after a reset or a change of layout) say nothing.
+#[derive(Default)]
+struct Stored {
+    previous: Option<Histogram>,
+}
+
+impl Stored {
+    fn next(&mut self, histogram: &Histogram) -> Arc<Histogram> {
+        let mut h = histogram.clone();
+        if h.is_stale() {
+            self.previous = None;
+            return Arc::new(h);
+        }
+        let layout = |h: &Histogram| (h.schema, h.zero_threshold.to_bits(), h.custom_values.clone());
+        h.reset_hint = match (h.reset_hint, &self.previous) {
+            (ResetHint::Gauge, _) => ResetHint::Gauge,
+            (ResetHint::Reset, _) => ResetHint::Unknown,
+            (_, Some(previous)) if previous.reset_hint != ResetHint::Gauge => {
+                let reset = layout(&h) != layout(previous) || is_reset(&h, previous);
+                if reset { ResetHint::Unknown } else { ResetHint::NotReset }
+            }
+            _ => ResetHint::Unknown,
+        };
+        self.previous = Some(h.clone());
+        Arc::new(h)
+    }
 }
 
 /// Checks an outcome against what is expected; the value when it is to be looked at further.
-fn check(eval: &Eval, answered: Answered) -> Result<Option<Value>, String> {
+fn check(eval: &Eval, answered: Result<Answer, String>) -> Result<Option<Value>, String> {
     match (answered, &eval.fail) {
         (Err(error), Some(expected)) => compare::error(expected, &error).map(|()| None),
         (Err(error), None) => Err(format!("failed: {error}")),
         (Ok(_), Some(_)) => Err("expected an error but got none".into()),
-        (Ok((value, warnings, infos)), None) => {
-            compare::annotations(eval, &warnings, &infos)?;
-            compare::value(eval, &value)?;
-            Ok(Some(value))
+        (Ok(answer), None) => {
+            compare::annotations(eval, &answer.warnings, &answer.infos)?;
+            compare::value(eval, &answer.value)?;
+            Ok(Some(answer.value))
         }
     }
 }
 
-fn run_eval(eval: &Eval, source: &MemorySource) -> Result<(), (String, String)> {
+fn run_eval(eval: &Eval, store: &mut impl Store) -> Result<(), (String, String)> {
     if eval.range {
-        let answered = query(&eval.expr, source, eval.start, eval.end, Some(eval.step));
-        return check(eval, answered).map(|_| ()).map_err(|e| (eval.expr.clone(), e));
+        let answered = store.query(&eval.expr, eval.start, eval.end, Some(eval.step));
+        let checked = answered.and_then(|answered| check(eval, answered));
+        return checked.map(|_| ()).map_err(|e| (eval.expr.clone(), e));
     }
     let mut queries = vec![(eval.expr.clone(), eval.at)];
     queries.extend(with_at(&eval.expr, eval.at).map_err(|e| (eval.expr.clone(), e))?);
     for (text, time) in queries {
-        instant(eval, source, &text, time).map_err(|e| (format!("{text} at {time} ms"), e))?;
+        instant(eval, store, &text, time).map_err(|e| (format!("{text} at {time} ms"), e))?;
     }
     Ok(())
 }
 
 /// An instant query, and the same as the middle step of a range query.
-fn instant(eval: &Eval, source: &MemorySource, text: &str, time: i64) -> Result<(), String> {
-    let Some(value) = check(eval, query(text, source, time, time, None))? else { return Ok(()) };
+fn instant(eval: &Eval, store: &mut impl Store, text: &str, time: i64) -> Result<(), String> {
+    let Some(value) = check(eval, store.query(text, time, time, None)?)? else { return Ok(()) };
     let own_times = Regex::new(r"(start|end|range|step)\(\)").map_err(|e| e.to_string())?;
     if eval.only_instant || own_times.is_match(text) {
         return Ok(());
     }
-    let (range, _, _) = query(text, source, time - 60_000, time + 60_000, Some(60_000))
-        .map_err(|e| format!("as a range query: failed: {e}"))?;
+    let range = store
+        .query(text, time - 60_000, time + 60_000, Some(60_000))?
+        .map_err(|e| format!("as a range query: failed: {e}"))?
+        .value;
     if eval.ordered {
         return Ok(());
     }
     let Value::Matrix(series) = range else { return Err("as a range query: not a matrix".into()) };
     let mut samples = Vec::new();
-    for s in series {
-        let float = s.floats.iter().find(|p| p.timestamp == time).map(|p| SampleValue::Float(p.value));
-        let histogram = s.histograms.iter().find(|p| p.timestamp == time);
-        let histogram = histogram.map(|p| SampleValue::Histogram(p.histogram.clone()));
-        if let Some(value) = float.or(histogram) {
-            samples.push(Sample { labels: s.labels, timestamp: time, value });
+    for row in series {
+        let float = row.floats.iter().find(|(at, _)| *at == time).map(|(_, value)| Number::Float(*value));
+        let histogram = row.histograms.into_iter().find(|(at, _)| *at == time);
+        let histogram = histogram.map(|(_, found)| Number::Histogram(found));
+        if let Some(number) = float.or(histogram) {
+            samples.push((row.labels, number));
         }
     }
-    let middle = match (&value, samples.first().map(|s| &s.value)) {
-        (Value::Scalar(point), Some(SampleValue::Float(value))) => {
-            Value::Scalar(engine::Point { value: *value, ..*point })
-        }
+    let middle = match (&value, samples.first()) {
+        (Value::Scalar(_), Some((_, Number::Float(value)))) => Value::Scalar(*value),
         _ => Value::Vector(samples),
     };
     compare::value(eval, &middle).map_err(|e| format!("as a range query: {e}"))

@@ -1,14 +1,10 @@
 //! Script text to commands.
 
-use engine::histograms::is_reset;
-use model::histogram::ResetHint;
-use model::seam::fake::MemorySource;
 use model::time::parse_duration;
 use model::{Histogram, Labels};
 use promql::series::{SeriesValue, parse_start_timestamps};
 use promql::{ParseOptions, parse_series};
 use regex::Regex;
-use std::sync::Arc;
 
 use super::nhcb;
 
@@ -29,64 +25,19 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Adds the samples to `source`.
-    pub(super) fn apply(&self, source: &mut MemorySource) -> Result<(), String> {
-        for (labels, samples) in &self.series {
-            let mut stored = Stored::default();
-            for (time, value, start) in samples {
-                match value {
-                    SeriesValue::Omitted => {}
-                    SeriesValue::Float(value) => {
-                        stored = Stored::default();
-                        source.push_any(labels, *time, *value, None, *start);
-                    }
-                    SeriesValue::Histogram { histogram, .. } => {
-                        let histogram = stored.next(histogram);
-                        source.push_any(labels, *time, 0.0, Some(histogram), *start);
-                    }
-                }
-            }
-        }
+    /// The samples by series, those of `load_with_nhcb` with their native twins.
+    pub(super) fn all(&self) -> Result<Vec<Loaded>, String> {
+        let mut all = self.series.clone();
         if self.with_nhcb {
-            let mut stored = Stored::default();
-            let mut of = Labels::empty();
             for (labels, time, histogram) in nhcb::convert(&self.series)? {
-                if labels != of {
-                    (stored, of) = (Stored::default(), labels.clone());
+                let value = SeriesValue::Histogram { histogram: Box::new(histogram), hint_set: false };
+                match all.last_mut() {
+                    Some((last, samples)) if *last == labels => samples.push((time, value, 0)),
+                    _ => all.push((labels, vec![(time, value, 0)])),
                 }
-                source.push_histogram(&labels, time, stored.next(&histogram));
             }
         }
-        Ok(())
-    }
-}
-
-/// The hints that upstream's store gives to the histograms of a series: those that go on from the one before say so,
-/// all others (the first, those after a reset or a change of layout) say nothing.
-#[derive(Default)]
-struct Stored {
-    previous: Option<Histogram>,
-}
-
-impl Stored {
-    fn next(&mut self, histogram: &Histogram) -> Arc<Histogram> {
-        let mut h = histogram.clone();
-        if h.is_stale() {
-            self.previous = None;
-            return Arc::new(h);
-        }
-        let layout = |h: &Histogram| (h.schema, h.zero_threshold.to_bits(), h.custom_values.clone());
-        h.reset_hint = match (h.reset_hint, &self.previous) {
-            (ResetHint::Gauge, _) => ResetHint::Gauge,
-            (ResetHint::Reset, _) => ResetHint::Unknown,
-            (_, Some(previous)) if previous.reset_hint != ResetHint::Gauge => {
-                let reset = layout(&h) != layout(previous) || is_reset(&h, previous);
-                if reset { ResetHint::Unknown } else { ResetHint::NotReset }
-            }
-            _ => ResetHint::Unknown,
-        };
-        self.previous = Some(h.clone());
-        Arc::new(h)
+        Ok(all)
     }
 }
 

@@ -15,3 +15,4 @@ mod support;
 mod tls;
 mod web;
 mod write;
+mod write_v2;

@@ -10,7 +10,7 @@ use model::{Code, Failure};
 
 use crate::support::{Answer, Server, labels, server, server_with};
 
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut length = bytes.len();
     while length >= 0x80 {
@@ -36,7 +36,7 @@ fn request_body(pairs: &[(&str, &str)], value: f64) -> Vec<u8> {
     field(1, &series)
 }
 
-fn packed(body: &[u8]) -> Vec<u8> {
+pub(crate) fn packed(body: &[u8]) -> Vec<u8> {
     formats::snappy::compress(body).unwrap()
 }
 
@@ -84,14 +84,6 @@ async fn wrong_media_types_are_415() {
     for (headers, text) in [
         (vec![("content-type", "application/json")], "application/x-protobuf"),
         (vec![("content-type", "application/x-protobuf;proto=some.Other")], "protobuf message"),
-        (
-            vec![("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")],
-            "is not accepted by this server",
-        ),
-        (
-            vec![("content-type", "application/x-protobuf; proto=io.prometheus.write.v2.Request")],
-            "is not accepted by this server",
-        ),
         (vec![("content-encoding", "gzip")], "gzip encoding (compression) is not accepted by this server"),
         (
             vec![("content-encoding", "snappy"), ("content-encoding", "snappy")],

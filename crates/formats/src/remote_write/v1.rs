@@ -39,6 +39,7 @@ fn empty_batch(tenant: TenantId) -> WriteBatch {
         samples: Vec::new(),
         starts: Vec::new(),
         histograms: Vec::new(),
+        histogram_starts: Vec::new(),
         exemplars: Vec::new(),
         metadata: Vec::new(),
         scrape: None,

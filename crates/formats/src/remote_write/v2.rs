@@ -27,6 +27,7 @@ pub(super) fn decode(
         samples: Vec::new(),
         starts: Vec::new(),
         histograms: Vec::new(),
+        histogram_starts: Vec::new(),
         exemplars: Vec::new(),
         metadata: Vec::new(),
         scrape: None,
@@ -36,6 +37,7 @@ pub(super) fn decode(
         symbols: Vec::new(),
         batch,
         has_starts: false,
+        has_histogram_starts: false,
         families: HashSet::new(),
         refs: Vec::new(),
         pairs: Vec::new(),
@@ -77,6 +79,8 @@ struct Decoder<'a> {
     batch: WriteBatch,
     /// Whether any sample had a start timestamp.
     has_starts: bool,
+    /// Whether any histogram had one.
+    has_histogram_starts: bool,
     families: HashSet<(String, MetricKind, u32, u32)>,
     refs: Vec<u32>,
     pairs: Vec<(&'a str, &'a str)>,
@@ -97,9 +101,11 @@ impl<'a> Decoder<'a> {
                     self.has_starts |= start != 0;
                 }
                 (3, Kind::Bytes) => {
-                    let (histogram, timestamp, _) =
+                    let (histogram, timestamp, start) =
                         histogram::decode(wire.message("timeseries.histograms")?)?;
                     self.batch.histograms.push((timestamp, Arc::new(histogram)));
+                    self.batch.histogram_starts.push(start);
+                    self.has_histogram_starts |= start != 0;
                 }
                 (4, Kind::Bytes) => {
                     let exemplar = self.exemplar(wire.message("timeseries.exemplars")?)?;
@@ -226,6 +232,9 @@ impl<'a> Decoder<'a> {
     fn finish(mut self) -> WriteBatch {
         if !self.has_starts {
             self.batch.starts = Vec::new();
+        }
+        if !self.has_histogram_starts {
+            self.batch.histogram_starts = Vec::new();
         }
         self.batch
     }

@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    BoxFuture, Clock, Counts, SampleSink, SelectRequest, SeriesData, SeriesIter, SeriesSource, WriteBatch,
-    WriteReport,
+    BoxFuture, Clock, Counts, SampleSink, SelectRequest, SeriesData, SeriesExemplars, SeriesIter,
+    SeriesSource, WriteBatch, WriteReport,
 };
-use crate::{Failure, Histogram, Labels, LabelsBuilder, Matcher, MetricMetadata, TenantId};
+use crate::{Exemplar, Failure, Histogram, Labels, LabelsBuilder, Matcher, MetricMetadata, TenantId};
 
 /// Series held in memory, in one tenant (requests' tenants are ignored).
 #[derive(Clone, Debug, Default)]
 pub struct MemorySource {
     series: BTreeMap<Labels, SeriesData>,
     metadata: Vec<MetricMetadata>,
+    exemplars: BTreeMap<Labels, Vec<Exemplar>>,
 }
 
 impl MemorySource {
@@ -61,6 +62,11 @@ impl MemorySource {
         }
         data.stamps.push(timestamp);
         data.values.push(value);
+    }
+
+    /// Adds an exemplar to the series of those labels. Timestamps of a series must not descend.
+    pub fn push_exemplar(&mut self, labels: &Labels, exemplar: Exemplar) {
+        self.exemplars.entry(labels.clone()).or_default().push(exemplar);
     }
 
     /// Adds metadata.
@@ -150,6 +156,21 @@ impl SeriesSource for MemorySource {
             values.truncate(limit);
         }
         Ok(values)
+    }
+
+    fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
+        request.budget.check()?;
+        let matching = self.exemplars.iter().filter(|(labels, _)| {
+            request.matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")))
+        });
+        let in_range = |all: &Vec<Exemplar>| -> Vec<Exemplar> {
+            all.iter().filter(|e| request.range.contains(e.timestamp)).cloned().collect()
+        };
+        let of_series = |(labels, all): (&Labels, &Vec<Exemplar>)| SeriesExemplars {
+            labels: labels.clone(),
+            exemplars: in_range(all),
+        };
+        Ok(matching.map(of_series).filter(|series| !series.exemplars.is_empty()).collect())
     }
 
     fn metadata(&self, _tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {

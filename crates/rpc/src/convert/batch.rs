@@ -4,7 +4,7 @@
 //! scrape mark (flag, target, time), flags for optional columns. Then the series, each a reference against the one
 //! before ([`super::coding`]) or labels and key; for each how many floats and whether histograms follow; then the
 //! columns: timestamps against the sample before, floats against the sample before of the same series, starts,
-//! histograms, exemplars, metadata. A series known by its reference with one float takes about 8 bytes.
+//! histograms and their starts, exemplars, metadata. A series known by its reference with one float takes about 8 bytes.
 
 use model::seam::{ScrapeMark, ShardBatch, ShardSeries};
 use model::{Epoch, Exemplar, Labels, MetricKind, MetricMetadata, Sample, SeriesRef, TenantId};
@@ -17,6 +17,7 @@ const TENANT: u8 = 1;
 const SCRAPE: u8 = 2;
 const UNTRACKED: u8 = 4;
 const STARTS: u8 = 8;
+const HISTOGRAM_STARTS: u8 = 16;
 
 /// The bytes of `batch`.
 pub fn encode(batch: &ShardBatch) -> Vec<u8> {
@@ -27,7 +28,8 @@ pub fn encode(batch: &ShardBatch) -> Vec<u8> {
         flag(batch.tenant.is_some(), TENANT)
             | flag(batch.scrape.is_some(), SCRAPE)
             | flag(!batch.untracked.is_empty(), UNTRACKED)
-            | flag(!batch.starts.is_empty(), STARTS),
+            | flag(!batch.starts.is_empty(), STARTS)
+            | flag(!batch.histogram_starts.is_empty(), HISTOGRAM_STARTS),
     );
     if let Some(tenant) = &batch.tenant {
         out.bytes(tenant.as_str().as_bytes());
@@ -77,6 +79,11 @@ pub fn encode(batch: &ShardBatch) -> Vec<u8> {
         before = *timestamp;
         out.histogram(histogram);
     }
+    let mut before = 0_i64;
+    for start in &batch.histogram_starts {
+        out.zigzag(start.wrapping_sub(before));
+        before = *start;
+    }
     out.varint(batch.exemplars.len() as u64);
     for (series, exemplar) in &batch.exemplars {
         out.varint((*series).into());
@@ -111,7 +118,7 @@ pub fn decode(bytes: &[u8]) -> Result<ShardBatch, Malformed> {
     let mut bytes = In(bytes);
     bytes.version(VERSION)?;
     let flags = bytes.byte()?;
-    if flags & !(TENANT | SCRAPE | UNTRACKED | STARTS) != 0 {
+    if flags & !(TENANT | SCRAPE | UNTRACKED | STARTS | HISTOGRAM_STARTS) != 0 {
         return Err(Malformed("a batch has unknown flags"));
     }
     let mut batch = ShardBatch::default();
@@ -157,6 +164,13 @@ pub fn decode(bytes: &[u8]) -> Result<ShardBatch, Malformed> {
     for _ in 0..histograms {
         before = before.wrapping_add(bytes.zigzag()?);
         batch.histograms.push((before, bytes.histogram()?));
+    }
+    if flags & HISTOGRAM_STARTS != 0 {
+        let mut before = 0_i64;
+        for _ in 0..histograms {
+            before = before.wrapping_add(bytes.zigzag()?);
+            batch.histogram_starts.push(before);
+        }
     }
     for _ in 0..bytes.count(4)? {
         let series = bytes.small()?;

@@ -16,7 +16,7 @@ const WRONG_OWNER: u8 = 2;
 const NOT_LEADER: u8 = 3;
 const FAILED: u8 = 4;
 
-const REASONS: [RejectReason; 9] = [
+const REASONS: [RejectReason; 11] = [
     RejectReason::InvalidLabels,
     RejectReason::LabelLimit,
     RejectReason::SeriesLimit,
@@ -26,6 +26,8 @@ const REASONS: [RejectReason; 9] = [
     RejectReason::OutOfOrder,
     RejectReason::InvalidHistogram,
     RejectReason::Fenced,
+    RejectReason::OutOfOrderExemplar,
+    RejectReason::ExemplarWithoutSeries,
 ];
 
 /// The answer to a batch.
@@ -150,7 +152,9 @@ mod tests {
                 | RejectReason::DuplicateTimestamp
                 | RejectReason::OutOfOrder
                 | RejectReason::InvalidHistogram
-                | RejectReason::Fenced => {}
+                | RejectReason::Fenced
+                | RejectReason::OutOfOrderExemplar
+                | RejectReason::ExemplarWithoutSeries => {}
             }
             assert_eq!(usize::from(number_of(reason)), number);
             assert_eq!(reason_of(number as u8), Ok(reason));

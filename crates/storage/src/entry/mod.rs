@@ -1,18 +1,26 @@
 //! What a log entry of a shard says, and its byte coding: the log, the replication stream and what replay reads.
 //!
 //! An entry is {version, kind, checksum} and a body. The body of a *write* defines new sources and series in full, then
-//! gives for every batch its scrape mark, planned rejections, rows, metadata, and (room for later kinds) further
-//! sections, then a hash of all decoded values, so that an encoder and a decoder whose states differ are found out.
+//! gives for every batch its scrape mark, planned rejections, metadata, start timestamps, rows, histograms and exemplars,
+//! then a hash of all decoded values, so that an encoder and a decoder whose states differ are found out.
 //! The other kinds are single decisions: delete, retention floor, eviction, range. What an entry does to the state is in
 //! `shard/apply.rs`; the bytes are drawn in `FORMAT.md`.
 
+mod histogram;
+mod records;
 mod rows;
 mod values;
 
-use model::{LabelError, Labels, MetricKind, MetricMetadata};
+use std::sync::Arc;
+
+use model::{Exemplar, Histogram, LabelError, Labels, MetricKind, MetricMetadata};
 
 pub use crate::codec::DecodeError;
 use crate::codec::{Reader, put_bytes, put_signed, put_varint};
+pub(crate) use histogram::{put_histogram, read_histogram};
+use model::seam::Counts;
+pub(crate) use records::{HistogramRecord, RecordEncoder, RowStarts};
+use records::{RecordReader, read_starts};
 pub(crate) use rows::{Base, RowEncoder, RowHead, RowSet, fold};
 pub(crate) use values::decode as decode_values;
 
@@ -22,7 +30,7 @@ pub(crate) fn encode_values(bases: &[u64], values: &[u64], out: &mut Vec<u8>) {
 }
 
 /// The version that this program writes, and the only one it reads.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 const HEAD: usize = 6;
 
@@ -107,13 +115,15 @@ pub(crate) struct MarkRecord {
 /// A batch of a write, without its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchHead {
-    /// Samples that were already applied and therefore are not in the rows.
-    pub(crate) repeated: u64,
+    /// What was already applied and therefore is not in the entry.
+    pub(crate) repeated: Counts,
     /// Samples that the leader rejected: (reason number, count).
     pub(crate) rejected: Vec<(u8, u64)>,
     pub(crate) mark: Option<MarkRecord>,
     pub(crate) metadata: Vec<MetricMetadata>,
     pub(crate) tenant: String,
+    /// Start timestamps, by row; filled when it is read.
+    pub(crate) starts: Vec<RowStarts>,
 }
 
 /// Collects a write entry.
@@ -126,6 +136,7 @@ pub(crate) struct WriteBuilder {
     batches: Vec<u8>,
     n_batches: u64,
     pub(crate) rows: RowEncoder,
+    pub(crate) records: RecordEncoder,
 }
 
 impl WriteBuilder {
@@ -144,12 +155,14 @@ impl WriteBuilder {
         put_bytes(&mut self.series, def.labels.as_bytes());
     }
 
-    /// Ends a batch: what `rows` collected since the last one belongs to it.
+    /// Ends a batch: what `rows` and `records` collected since the last one belongs to it.
     pub(crate) fn end_batch(&mut self, head: &BatchHead) {
         self.n_batches += 1;
         let out = &mut self.batches;
         put_bytes(out, head.tenant.as_bytes());
-        put_varint(out, head.repeated);
+        for count in [head.repeated.samples, head.repeated.histograms, head.repeated.exemplars] {
+            put_varint(out, count);
+        }
         put_varint(out, head.rejected.len() as u64);
         for (reason, count) in &head.rejected {
             out.push(*reason);
@@ -177,9 +190,9 @@ impl WriteBuilder {
             put_bytes(out, item.help.as_bytes());
             put_bytes(out, item.unit.as_bytes());
         }
+        self.records.take_starts(out);
         self.rows.take(out);
-        // Further sections by number and length: 1 histogram records, 2 exemplars, 3 start timestamps. None yet.
-        put_varint(out, 0);
+        self.records.take_rest(out);
     }
 
     pub(crate) fn finish(mut self, head: &EntryHead) -> Vec<u8> {
@@ -194,7 +207,7 @@ impl WriteBuilder {
             put_varint(&mut out, count);
             out.append(part);
         }
-        out.extend_from_slice(&self.rows.check().to_le_bytes());
+        out.extend_from_slice(&fold(self.rows.check(), self.records.check()).to_le_bytes());
         stamp(out, EntryKind::Write)
     }
 }
@@ -315,6 +328,7 @@ pub(crate) struct WriteReader<'a> {
     pub(crate) series: Vec<SeriesDef>,
     pub(crate) n_batches: usize,
     reader: Reader<'a>,
+    records: RecordReader,
 }
 
 impl<'a> WriteReader<'a> {
@@ -336,14 +350,15 @@ impl<'a> WriteReader<'a> {
             series.push(SeriesDef { reference, source, slot, labels });
         }
         let n_batches = reader.count(4)?;
-        Ok(Self { sources, series, n_batches, reader })
+        Ok(Self { sources, series, n_batches, reader, records: RecordReader::default() })
     }
 
     /// The head of the next batch and how many rows follow it.
     pub(crate) fn batch(&mut self) -> Result<(BatchHead, usize), DecodeError> {
         let reader = &mut self.reader;
         let tenant = reader.text()?.to_owned();
-        let repeated = reader.varint()?;
+        let repeated =
+            Counts { samples: reader.varint()?, histograms: reader.varint()?, exemplars: reader.varint()? };
         let n_rejected = reader.count(2)?;
         let mut rejected = Vec::with_capacity(n_rejected);
         for _ in 0..n_rejected {
@@ -373,8 +388,9 @@ impl<'a> WriteReader<'a> {
                 unit: reader.text()?.to_owned(),
             });
         }
+        let starts = read_starts(reader)?;
         let n_rows = reader.count(4)?;
-        Ok((BatchHead { repeated, rejected, mark, metadata, tenant }, n_rows))
+        Ok((BatchHead { repeated, rejected, mark, metadata, tenant, starts }, n_rows))
     }
 
     /// The rest of the entry, from which a batch's rows are read.
@@ -382,18 +398,33 @@ impl<'a> WriteReader<'a> {
         &mut self.reader
     }
 
-    /// Ends a batch after its rows.
-    pub(crate) fn end_batch(&mut self) -> Result<(), DecodeError> {
-        match self.reader.varint()? {
-            0 => Ok(()),
-            _ => Err(self.reader.invalid("section that this version does not know")),
-        }
+    /// How many histograms the batch has; to be asked after its rows.
+    pub(crate) fn n_histograms(&mut self) -> Result<usize, DecodeError> {
+        self.reader.count(6)
     }
 
-    /// Ends the entry: the hash of the decoded values must be `check`.
+    /// The next histogram; `applied` gives the newest one of a slot.
+    pub(crate) fn histogram(
+        &mut self,
+        applied: impl Fn(SlotId) -> Option<Arc<Histogram>>,
+    ) -> Result<HistogramRecord, DecodeError> {
+        self.records.histogram(&mut self.reader, applied)
+    }
+
+    /// How many exemplars the batch has; to be asked after its histograms. They end the batch.
+    pub(crate) fn n_exemplars(&mut self) -> Result<usize, DecodeError> {
+        self.reader.count(12)
+    }
+
+    /// The next exemplar and the slot of its series.
+    pub(crate) fn exemplar(&mut self) -> Result<(SlotId, Exemplar), DecodeError> {
+        self.records.exemplar(&mut self.reader)
+    }
+
+    /// Ends the entry: the hash of the decoded values (`check` of the rows, and that of the histograms) must fit.
     pub(crate) fn finish(mut self, check: u64) -> Result<(), DecodeError> {
         let found = self.reader.u64()?;
-        if found != check {
+        if found != fold(check, self.records.check()) {
             return Err(self.reader.invalid("check hash: the values decode to something else"));
         }
         if !self.reader.is_empty() {

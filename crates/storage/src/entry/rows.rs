@@ -125,6 +125,16 @@ impl RowEncoder {
         self.check = check;
     }
 
+    /// Rows since the last take.
+    pub(crate) fn count(&self) -> u32 {
+        self.count as u32
+    }
+
+    /// Adds the start timestamps of the last row to the hash.
+    pub(crate) fn fold_starts(&mut self, starts: &[i64]) {
+        self.check = starts.iter().fold(self.check, |check, start| fold(check, *start as u64));
+    }
+
     /// Appends the number of rows since the last take, and their bytes.
     pub(super) fn take(&mut self, out: &mut Vec<u8>) {
         put_varint(out, self.count);

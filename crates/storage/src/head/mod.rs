@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `series.rs` | series by hash, by ref, by slot |
 //! | `tile.rs` | open tiles |
+//! | `kinds.rs` | what samples have besides floats: native histograms and start timestamps |
+//! | `exemplars.rs` | the newest exemplars of each tenant |
 //! | `source.rs` | a source: slots, tile, sealed pages, late rows; how a tile is sealed |
 //! | `rows.rs` | what a row does to a source: accept, repeat, reject, late |
 //! | `targets.rs` | which slots a scrape target feeds, and staleness markers |
@@ -11,6 +13,8 @@
 //! Everything here is a function of the log: nothing reads a clock, and no result depends on the order of a hash map.
 //! How it is stored and loaded is in `shard/persist.rs`.
 
+pub(crate) mod exemplars;
+pub(crate) mod kinds;
 pub(crate) mod rows;
 pub(crate) mod series;
 pub(crate) mod source;
@@ -20,10 +24,11 @@ pub(crate) mod tile;
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use model::{Labels, MetricMetadata, TenantId, TimeRange};
+use model::{Exemplar, Labels, MetricMetadata, TenantId, TimeRange};
 
 use crate::codec::DecodeError;
 use crate::index::{MemIndex, SeriesIndex};
+use exemplars::{Exemplars, Judgement};
 use series::SeriesTable;
 use source::Source;
 use targets::Targets;
@@ -64,6 +69,7 @@ pub(crate) struct Head {
     pub(crate) series: SeriesTable,
     pub(crate) targets: Targets,
     pub(crate) metadata: BTreeMap<(u32, String), MetricMetadata>,
+    pub(crate) exemplars: Exemplars,
     /// By index of the deletion.
     pub(crate) tombstones: Vec<Tombstone>,
     pub(crate) next_ref: u64,
@@ -90,6 +96,8 @@ pub(crate) struct Changes {
     pub(crate) series: Vec<u32>,
     pub(crate) targets: bool,
     pub(crate) metadata: Vec<(u32, String)>,
+    /// New ones: tenant and number.
+    pub(crate) exemplars: Vec<(u32, u64)>,
     pub(crate) tombstones: bool,
     /// Days that got pages since they were last looked at.
     pub(crate) sealed_bytes: u64,
@@ -160,6 +168,19 @@ impl Head {
         }
     }
 
+    /// Adds an exemplar of the series of a slot, unless it is there already or older than the series' newest one.
+    pub(crate) fn add_exemplar(&mut self, source: u32, slot: u32, exemplar: Exemplar) -> Judgement {
+        let state = &self.sources[source as usize];
+        let (tenant, sid) = (state.tenant, state.slots[slot as usize].series);
+        let reference = self.series.reference(sid);
+        let judgement = self.exemplars.judge(tenant, reference, &exemplar);
+        if judgement == Judgement::New {
+            let number = self.exemplars.push(tenant, reference, exemplar);
+            self.changes.exemplars.push((tenant, number));
+        }
+        judgement
+    }
+
     /// Deletes: removes what is in memory and unsealed, and keeps a tombstone for the rest.
     pub(crate) fn delete(&mut self, index: u64, refs: Vec<u64>, range: TimeRange) {
         for reference in &refs {
@@ -210,6 +231,7 @@ impl Head {
             + self.indexes.iter().map(SeriesIndex::memory).sum::<usize>()
             + self.sources.iter().map(Source::memory).sum::<usize>()
             + self.by_key.capacity() * 28
+            + self.exemplars.memory()
     }
 
     /// Series that still take samples.

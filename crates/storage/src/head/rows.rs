@@ -1,8 +1,11 @@
-//! What a row does to a source: each sample is accepted, found to be there already, rejected, or late.
+//! What a row or a histogram does to a source: each sample is accepted, found to be there already, rejected, or late.
+
+use std::sync::Arc;
 
 use model::seam::RejectReason;
+use model::{Histogram, STALE_NAN_BITS};
 
-use super::source::{LateSample, NEVER, Source};
+use super::source::{LateKind, LateSample, NEVER, Source};
 use super::tile::Cell;
 
 /// What became of the samples of a row.
@@ -21,13 +24,14 @@ pub(crate) struct RowWork {
     cells: Vec<Cell>,
 }
 
-/// Applies a row: `slots` ascend, `values` are bits. A sample newer than its slot's last one is accepted. At the same
+/// Applies a row: `slots` ascend, `values` are bits; `starts` are the start timestamps, if the row has any. A sample newer than its slot's last one is accepted. At the same
 /// timestamp, or where the open tile has one, the same bits are a success and others are rejected: the first value
 /// stays. Anything else is late and kept with the log index as sequence; readers take the lowest.
 pub(crate) fn apply_row(
     source: &mut Source,
     timestamp: i64,
     (slots, values): (&[u32], &[u64]),
+    starts: Option<&[i64]>,
     (index, clock): (u64, i64),
     work: &mut RowWork,
 ) -> RowOutcome {
@@ -45,18 +49,15 @@ pub(crate) fn apply_row(
             continue;
         }
         debug_assert!(state.last != NEVER, "every timestamp is above it");
-        let there = if timestamp == state.last && !source.gone.contains(&slot) {
-            Some(state.bits)
-        } else {
-            source.tile.as_ref().and_then(|tile| tile.get(slot, timestamp))
-        };
-        match there {
-            Some(old) if old == bits => outcome.written += 1,
+        match source.stored(slot, timestamp) {
+            Some(old) if old.is_float(bits) => outcome.written += 1,
             Some(_) => outcome.rejected.push((slot, RejectReason::DuplicateTimestamp)),
             None => {
                 outcome.written += 1;
                 outcome.late += 1;
-                source.push_late(LateSample { slot, timestamp, bits, sequence: index });
+                let start = starts.map_or(0, |starts| start_of(slot, slots, starts));
+                let more = (start != 0).then(|| Arc::new(LateKind { histogram: None, start }));
+                source.push_late(LateSample { slot, timestamp, bits, sequence: index, more });
             }
         }
     }
@@ -64,6 +65,12 @@ pub(crate) fn apply_row(
     if !work.cells.is_empty() {
         let n_slots = source.slots.len();
         source.open_tile(clock).put(timestamp, n_slots, &work.cells);
+        if starts.is_some() || source.kinds.is_some() {
+            let kinds = source.kinds_mut();
+            for (slot, _) in &work.cells {
+                kinds.float(*slot, timestamp, starts.map_or(0, |starts| start_of(*slot, slots, starts)));
+            }
+        }
     }
     source.revision += 1;
     source.last_set.clear();
@@ -72,4 +79,39 @@ pub(crate) fn apply_row(
         source.last_set[*slot as usize / 64] |= 1 << (slot % 64);
     }
     outcome
+}
+
+fn start_of(slot: u32, slots: &[u32], starts: &[i64]) -> i64 {
+    slots.binary_search(&slot).ok().and_then(|at| starts.get(at)).copied().unwrap_or(0)
+}
+
+/// Applies a histogram, under the rules of [`apply_row`]; gives whether it is late.
+pub(crate) fn apply_histogram(
+    source: &mut Source,
+    (slot, timestamp): (u32, i64),
+    histogram: Arc<Histogram>,
+    start: i64,
+    (index, clock): (u64, i64),
+) -> Result<bool, RejectReason> {
+    let state = &mut source.slots[slot as usize];
+    if timestamp > state.last {
+        state.last = timestamp;
+        // Whether the newest sample is a staleness marker is asked of the bits.
+        state.bits = if histogram.is_stale() { STALE_NAN_BITS } else { 0 };
+        let cell = (slot, state.bits);
+        source.gone.remove(&slot);
+        let n_slots = source.slots.len();
+        source.open_tile(clock).put(timestamp, n_slots, &[cell]);
+        source.kinds_mut().histogram(slot, timestamp, histogram, start);
+        return Ok(false);
+    }
+    match source.stored(slot, timestamp) {
+        Some(old) if old.is_histogram(&histogram) => Ok(false),
+        Some(_) => Err(RejectReason::DuplicateTimestamp),
+        None => {
+            let more = Some(Arc::new(LateKind { histogram: Some(histogram), start }));
+            source.push_late(LateSample { slot, timestamp, bits: 0, sequence: index, more });
+            Ok(true)
+        }
+    }
 }

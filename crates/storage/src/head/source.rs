@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::seam::SeriesData;
-use model::{LogIndex, TimeRange};
+use model::{Histogram, LogIndex, TimeRange};
 
 use super::DAY_MS;
+use super::kinds::Kinds;
 use super::tile::Tile;
 use crate::page::{MAX_ROWS, MAX_SERIES, PageBuilder, PageMeta, SeriesInput};
 
@@ -22,7 +23,7 @@ pub(crate) const MAX_SLOTS: usize = 1 << 14;
 pub(crate) struct Slot {
     /// Timestamp of its newest sample, or [`NEVER`].
     pub(crate) last: i64,
-    /// Bits of its newest sample; 0 before the first.
+    /// Bits of its newest sample; 0 before the first, and of a histogram (the staleness marker's of a stale one).
     pub(crate) bits: u64,
     /// Position in the series table, or [`NO_SERIES`].
     pub(crate) series: u32,
@@ -48,13 +49,61 @@ pub(crate) struct SealedPage {
 }
 
 /// A sample that came when its slot already had a newer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct LateSample {
     pub(crate) slot: u32,
     pub(crate) timestamp: i64,
+    /// Without meaning where it is a histogram.
     pub(crate) bits: u64,
     /// Log index of its entry.
     pub(crate) sequence: u64,
+    /// What it has besides a float, if anything.
+    pub(crate) more: Option<Arc<LateKind>>,
+}
+
+/// What a late sample has besides a float.
+#[derive(Debug)]
+pub(crate) struct LateKind {
+    pub(crate) histogram: Option<Arc<Histogram>>,
+    /// Start timestamp, 0 = unknown.
+    pub(crate) start: i64,
+}
+
+impl LateSample {
+    /// Appends it to the samples of its series.
+    pub(crate) fn append_to(&self, out: &mut SeriesData) {
+        let row = out.stamps.len();
+        out.stamps.push(self.timestamp);
+        out.values.push(f64::from_bits(self.bits));
+        let start = self.more.as_ref().map_or(0, |more| more.start);
+        if start != 0 || !out.starts.is_empty() {
+            out.starts.resize(row, 0);
+            out.starts.push(start);
+        }
+        if let Some(histogram) = self.more.as_ref().and_then(|more| more.histogram.as_ref()) {
+            out.histograms.push((row as u32, Arc::clone(histogram)));
+        }
+    }
+}
+
+/// A sample that is stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    /// The bits of a float.
+    Float(u64),
+    Histogram(Arc<Histogram>),
+}
+
+impl Stored {
+    /// Whether it is the float of these bits.
+    pub(crate) fn is_float(&self, bits: u64) -> bool {
+        matches!(self, Self::Float(old) if *old == bits)
+    }
+
+    /// Whether it is that histogram.
+    pub(crate) fn is_histogram(&self, histogram: &Histogram) -> bool {
+        matches!(self, Self::Histogram(old) if old.same_sample(histogram))
+    }
 }
 
 /// A source.
@@ -68,6 +117,8 @@ pub(crate) struct Source {
     /// Slots of the last row applied, one bit each.
     pub(crate) last_set: Vec<u64>,
     pub(crate) tile: Option<Arc<Tile>>,
+    /// Histograms and start timestamps; most sources have none.
+    pub(crate) kinds: Option<Arc<Kinds>>,
     /// The shard's clock when the tile was opened.
     pub(crate) opened: i64,
     /// Whether the next tile is to be sparse.
@@ -102,6 +153,7 @@ impl Source {
             slots: Vec::new(),
             last_set: Vec::new(),
             tile: None,
+            kinds: None,
             opened: 0,
             sparse: false,
             pages: 0,
@@ -143,7 +195,7 @@ impl Source {
         for day in tile.days() {
             let range = day * DAY_MS..=day * DAY_MS + (DAY_MS - 1);
             build_pages(
-                &tile,
+                Open { tile: &tile, kinds: self.kinds.as_deref() },
                 self.slots.len(),
                 &range,
                 PageMeta::in_order(LogIndex(index)),
@@ -162,7 +214,35 @@ impl Source {
                 },
             );
         }
+        if let Some(kinds) = &mut self.kinds {
+            Arc::make_mut(kinds).seal();
+        }
         bytes
+    }
+
+    /// Whether it is time to seal the open tile.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tile.as_ref().is_some_and(|tile| tile.is_full())
+            || self.kinds.as_ref().is_some_and(|kinds| kinds.is_full())
+    }
+
+    /// The histograms and start timestamps to change.
+    pub(crate) fn kinds_mut(&mut self) -> &mut Kinds {
+        Arc::make_mut(self.kinds.get_or_insert_default())
+    }
+
+    /// The sample of a slot at a timestamp that is not newer than its newest one, as far as it is the newest or in the
+    /// open tile.
+    pub(crate) fn stored(&self, slot: u32, timestamp: i64) -> Option<Stored> {
+        let state = self.slots.get(slot as usize)?;
+        let kinds = self.kinds.as_deref();
+        if state.last == timestamp && !self.gone.contains(&slot) {
+            let histogram = kinds.and_then(|kinds| kinds.newest(slot));
+            return Some(histogram.map_or(Stored::Float(state.bits), |h| Stored::Histogram(Arc::clone(h))));
+        }
+        let bits = self.tile.as_ref()?.get(slot, timestamp)?;
+        let histogram = kinds.and_then(|kinds| kinds.at(slot, timestamp));
+        Some(histogram.map_or(Stored::Float(bits), |h| Stored::Histogram(Arc::clone(h))))
     }
 
     /// Adds a late sample.
@@ -179,6 +259,9 @@ impl Source {
         if let Some(tile) = &mut self.tile {
             Arc::make_mut(tile).remove(slot, &closed);
         }
+        if let Some(kinds) = &mut self.kinds {
+            Arc::make_mut(kinds).remove(slot, &closed);
+        }
         if let Some(late) = &mut self.late {
             Arc::make_mut(late).retain(|s| s.slot != slot || !closed.contains(&s.timestamp));
         }
@@ -190,6 +273,7 @@ impl Source {
             + self.slots.capacity() * size_of::<Slot>()
             + self.last_set.capacity() * 8
             + self.tile.as_ref().map_or(0, |t| t.memory())
+            + self.kinds.as_ref().map_or(0, |k| k.memory())
             + self.sealed.iter().map(|p| size_of::<SealedPage>() + p.bytes.len()).sum::<usize>()
             + self.late.as_ref().map_or(0, |l| l.capacity() * size_of::<LateSample>())
     }
@@ -202,9 +286,30 @@ pub(crate) struct BuiltPage {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// The samples of a source that are not sealed yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open<'a> {
+    pub(crate) tile: &'a Tile,
+    pub(crate) kinds: Option<&'a Kinds>,
+}
+
+impl Open<'_> {
+    /// Appends the samples of `slot` with timestamps in `range`, ascending.
+    pub(crate) fn series(&self, slot: u32, range: &std::ops::RangeInclusive<i64>, out: &mut SeriesData) {
+        let from = out.stamps.len();
+        self.tile.series(slot, range, &mut out.stamps, &mut out.values);
+        if let Some(kinds) = self.kinds {
+            kinds.fill(slot, from, out);
+        }
+        if !out.starts.is_empty() {
+            out.starts.resize(out.stamps.len(), 0);
+        }
+    }
+}
+
 /// The pages of the samples of a tile in `range`, a group of 64 slots after the other.
 pub(crate) fn build_pages(
-    tile: &Tile,
+    open: Open<'_>,
     slots: usize,
     range: &std::ops::RangeInclusive<i64>,
     meta: PageMeta,
@@ -220,12 +325,12 @@ pub(crate) fn build_pages(
             builder.begin(meta);
             let mut cut = None::<i64>;
             for slot in first..(first + MAX_SERIES).min(slots) {
-                if !tile.is_sparse() {
+                if !open.tile.is_sparse() {
                     // Its rows are fewer.
                     break;
                 }
                 data.clear();
-                tile.series(slot as u32, &(done..=*range.end()), &mut data.stamps, &mut data.values);
+                open.tile.series(slot as u32, &(done..=*range.end()), &mut data.stamps, &mut data.values);
                 if data.stamps.len() > MAX_ROWS {
                     cut = Some(cut.map_or(data.stamps[MAX_ROWS], |c| c.min(data.stamps[MAX_ROWS])));
                 }
@@ -233,13 +338,15 @@ pub(crate) fn build_pages(
             let end = cut.map_or(*range.end(), |c| c - 1);
             for slot in first..(first + MAX_SERIES).min(slots) {
                 data.clear();
-                tile.series(slot as u32, &(done..=end), &mut data.stamps, &mut data.values);
+                open.series(slot as u32, &(done..=end), data);
                 if !data.stamps.is_empty() {
                     let input = SeriesInput {
                         slot: slot as u32,
                         stamps: &data.stamps,
                         values: &data.values,
-                        ..SeriesInput::default()
+                        histograms: &data.histograms,
+                        starts: &data.starts,
+                        exemplars: &[],
                     };
                     let added = builder.add(&input);
                     debug_assert!(added.is_ok(), "a tile keeps the rules of a page");

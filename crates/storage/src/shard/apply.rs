@@ -1,8 +1,8 @@
 //! Applies a log entry to a head: a pure function of both.
 //!
-//! The order of the entry's parts is the order of the effects: sources, series, then batch after batch its rows, then
-//! its scrape mark (whose staleness markers follow from the state), metadata; tiles are sealed as soon as they are full;
-//! at the end the clock moves. What comes out is hashed with the entry, so that replicas that differ are found.
+//! The order of the entry's parts is the order of the effects: sources, series, then batch after batch its rows,
+//! histograms and exemplars, then its scrape mark (whose staleness markers follow from the state), metadata; tiles are
+//! sealed as soon as they are full; at the end the clock moves. What comes out is hashed with the entry, so that replicas that differ are found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::entry::{
-    self, Base, Decision, Entry, EntryHead, RowHead, RowSet, SeriesDef, SlotId, SourceDef, WriteReader,
-    decode_values, fold,
+    self, Base, Decision, Entry, EntryHead, HistogramRecord, RowHead, RowSet, SeriesDef, SlotId, SourceDef,
+    WriteReader, decode_values, fold,
 };
-use crate::head::rows::{RowWork, apply_row};
+use crate::head::exemplars::Judgement;
+use crate::head::rows::{RowWork, apply_histogram, apply_row};
 use crate::head::source::{NO_SERIES, Source};
 use crate::head::targets::ones;
 use crate::head::{Head, day_of};
@@ -36,7 +37,7 @@ pub(crate) enum ApplyError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchOutcome {
     /// Stored, or there already with the same value.
-    pub(crate) written: u64,
+    pub(crate) written: Counts,
     /// What apply itself rejected: slot, timestamp, reason.
     pub(crate) rejected: Vec<(SlotId, i64, RejectReason)>,
     /// Whether the whole batch was refused because of its epoch.
@@ -46,10 +47,7 @@ pub(crate) struct BatchOutcome {
 impl BatchOutcome {
     /// The report where this replica did not plan the entry: without refs and positions.
     pub(crate) fn report(&self) -> ShardReport {
-        let mut report = ShardReport {
-            written: Counts { samples: self.written, ..Counts::default() },
-            ..ShardReport::default()
-        };
+        let mut report = ShardReport { written: self.written, ..ShardReport::default() };
         if self.fenced {
             report.rejected.insert(RejectReason::Fenced, 1);
         }
@@ -81,6 +79,7 @@ pub(crate) struct ApplyWork {
     slots: Vec<u32>,
     bases: Vec<u64>,
     values: Vec<u64>,
+    starts: Vec<i64>,
     previous: (Vec<u32>, Vec<u64>),
 }
 
@@ -112,7 +111,8 @@ pub(crate) fn apply(
         Entry::Write(write) => {
             apply_write(head, index, write, &mut applied, work)?;
             for batch in &applied.batches {
-                verdict = fold(verdict, batch.written);
+                let Counts { samples, histograms, exemplars } = batch.written;
+                verdict = [samples, histograms, exemplars].into_iter().fold(verdict, fold);
                 for ((source, slot), timestamp, reason) in &batch.rejected {
                     for number in [u64::from(*source), u64::from(*slot), *timestamp as u64, *reason as u64] {
                         verdict = fold(verdict, number);
@@ -161,7 +161,8 @@ fn apply_write(
         let (batch, n_rows) = write.batch()?;
         let mut outcome = BatchOutcome { written: batch.repeated, ..BatchOutcome::default() };
         let mut seen: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        for _ in 0..n_rows {
+        let mut starts = batch.starts.iter().peekable();
+        for number in 0..n_rows {
             let reader = write.rows();
             let row = RowHead::read(reader, last_timestamp)?;
             last_timestamp = row.timestamp;
@@ -181,10 +182,20 @@ fn apply_write(
             for (slot, value) in work.slots.iter().zip(&work.values) {
                 check = fold(check, value.wrapping_add(u64::from(*slot)));
             }
-            let clock = head.clock.max(applied.head.now_ms);
-            let place = (index, clock);
-            let result = apply_row(source, row.timestamp, (&work.slots, &work.values), place, &mut work.rows);
-            outcome.written += result.written;
+            let starts = match starts.next_if(|starts| starts.row as usize == number) {
+                None => None,
+                Some(told) => {
+                    let kinds = source.kinds.as_deref();
+                    let newest = |slot| kinds.map_or(0, |kinds| kinds.newest_start(slot));
+                    told.resolve(&work.slots, newest, &mut work.starts)?;
+                    check = work.starts.iter().fold(check, |check, start| fold(check, *start as u64));
+                    Some(&work.starts[..])
+                }
+            };
+            let place = (index, head.clock.max(applied.head.now_ms));
+            let cells = (&work.slots[..], &work.values[..]);
+            let result = apply_row(source, row.timestamp, cells, starts, place, &mut work.rows);
+            outcome.written.samples += result.written;
             applied.late += result.late;
             head.changes.late_samples += result.late as usize;
             for (slot, reason) in result.rejected {
@@ -196,7 +207,7 @@ fn apply_write(
                     set_bit(bits, *slot);
                 }
             }
-            let full = source.tile.as_ref().is_some_and(|tile| tile.is_full());
+            let full = source.is_full();
             head.touch(row.source);
             if full {
                 head.seal(row.source, index);
@@ -205,7 +216,15 @@ fn apply_write(
             std::mem::swap(&mut work.previous.0, &mut work.slots);
             std::mem::swap(&mut work.previous.1, &mut work.values);
         }
-        write.end_batch()?;
+        apply_histograms(
+            head,
+            index,
+            &mut write,
+            applied,
+            &mut outcome,
+            batch.mark.is_some().then_some(&mut seen),
+        )?;
+        apply_exemplars(head, &mut write, &mut outcome)?;
         if let Some(mark) = &batch.mark {
             for (source, slot) in &mark.present {
                 check_slot(head, *source, *slot)?;
@@ -231,8 +250,8 @@ fn apply_write(
                 let id = of_source[0].0;
                 let place = (index, head.clock.max(applied.head.now_ms));
                 let source = &mut head.sources[id as usize];
-                apply_row(source, mark.timestamp, (&slots, &values), place, &mut work.rows);
-                let full = source.tile.as_ref().is_some_and(|tile| tile.is_full());
+                apply_row(source, mark.timestamp, (&slots, &values), None, place, &mut work.rows);
+                let full = source.is_full();
                 head.touch(id);
                 if full {
                     head.seal(id, index);
@@ -248,6 +267,64 @@ fn apply_write(
         applied.batches.push(outcome);
     }
     write.finish(check)?;
+    Ok(())
+}
+
+/// Applies the histograms of a batch; takes note in `seen` which slots they are of.
+fn apply_histograms(
+    head: &mut Head,
+    index: u64,
+    write: &mut WriteReader<'_>,
+    applied: &mut Applied,
+    outcome: &mut BatchOutcome,
+    mut seen: Option<&mut BTreeMap<u32, Vec<u64>>>,
+) -> Result<(), ApplyError> {
+    for _ in 0..write.n_histograms()? {
+        let newest = |(source, slot): SlotId| {
+            head.sources.get(source as usize)?.kinds.as_deref()?.newest(slot).cloned()
+        };
+        let HistogramRecord { slot: (id, slot), timestamp, start, histogram } = write.histogram(newest)?;
+        check_slot(head, id, slot)?;
+        applied.days.insert(day_of(timestamp));
+        let place = (index, head.clock.max(applied.head.now_ms));
+        let source = &mut head.sources[id as usize];
+        match apply_histogram(source, (slot, timestamp), histogram, start, place) {
+            Ok(late) => {
+                outcome.written.histograms += 1;
+                applied.late += u64::from(late);
+                head.changes.late_samples += usize::from(late);
+            }
+            Err(reason) => outcome.rejected.push(((id, slot), timestamp, reason)),
+        }
+        if let Some(seen) = &mut seen {
+            set_bit(seen.entry(id).or_default(), slot);
+        }
+        let full = head.sources[id as usize].is_full();
+        head.touch(id);
+        if full {
+            head.seal(id, index);
+        }
+    }
+    Ok(())
+}
+
+/// Applies the exemplars of a batch.
+fn apply_exemplars(
+    head: &mut Head,
+    write: &mut WriteReader<'_>,
+    outcome: &mut BatchOutcome,
+) -> Result<(), ApplyError> {
+    for _ in 0..write.n_exemplars()? {
+        let ((source, slot), exemplar) = write.exemplar()?;
+        check_slot(head, source, slot)?;
+        let timestamp = exemplar.timestamp;
+        match head.add_exemplar(source, slot, exemplar) {
+            Judgement::New | Judgement::Repeated => outcome.written.exemplars += 1,
+            Judgement::OutOfOrder => {
+                outcome.rejected.push(((source, slot), timestamp, RejectReason::OutOfOrderExemplar));
+            }
+        }
+    }
     Ok(())
 }
 

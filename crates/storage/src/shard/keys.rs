@@ -25,6 +25,8 @@ pub(crate) enum StateKind {
     Metadata = 4,
     /// By log index of the deletion.
     Tombstone = 5,
+    /// By tenant and position.
+    Exemplar = 6,
 }
 
 fn biased32(day: i64) -> [u8; 4] {
@@ -159,6 +161,9 @@ pub(crate) fn describe_state(key: &[u8]) -> (String, RecordName) {
         }
         k if k == StateKind::Tombstone as u8 => {
             (format!("deletion {rest:02x?} of shard {shard} (what it deleted comes back)"), RecordName::Other)
+        }
+        k if k == StateKind::Exemplar as u8 => {
+            (format!("exemplar {rest:02x?} of shard {shard}"), RecordName::Other)
         }
         _ => (format!("state record {key:02x?}"), RecordName::Other),
     }

@@ -3,6 +3,7 @@
 //! | file | story |
 //! |---|---|
 //! | `planner.rs` | batches → one log entry |
+//! | `plan_kinds.rs` | what of a batch is more than floats: start timestamps, histograms, exemplars |
 //! | `decide.rs` | deletions, retention, eviction, range → an entry |
 //! | `apply.rs` | an entry → the head and verdicts |
 //! | `persist.rs` | head ⇄ records of the database |
@@ -18,6 +19,7 @@ mod decide;
 mod keys;
 mod merge;
 mod persist;
+mod plan_kinds;
 mod planner;
 mod read;
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod transfer;
 
 use std::sync::Arc;
 
-use model::seam::{SeriesSource, ShardBatch, ShardReport, StorageStatus};
+use model::seam::{RejectReason, SeriesSource, ShardBatch, ShardReport, StorageStatus};
 use model::{Epoch, LogIndex, ReplicaId, ShardId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
@@ -239,8 +241,12 @@ impl Shard {
         metrics.series.inc_by(after as i64 - before as i64);
         metrics.series_created.inc_by(after.saturating_sub(before) as u64);
         for batch in &applied.batches {
-            metrics.samples.inc_by(batch.written);
-            metrics.duplicates.inc_by(batch.rejected.len() as u64);
+            metrics.samples.inc_by(batch.written.samples);
+            metrics.histograms.inc_by(batch.written.histograms);
+            metrics.exemplars.inc_by(batch.written.exemplars);
+            let duplicates =
+                batch.rejected.iter().filter(|(.., reason)| *reason == RejectReason::DuplicateTimestamp);
+            metrics.duplicates.inc_by(duplicates.count() as u64);
         }
         if !applied.is_write {
             return Ok(Vec::new());

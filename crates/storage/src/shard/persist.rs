@@ -4,24 +4,28 @@
 //! drops from memory what became durable ([`FlushImage::settle`]). Loading gives the head as it was at the mark, open
 //! tiles included, so that replay of the log from there makes the same decisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::seam::SeriesData;
-use model::{Labels, LogIndex, MetricKind, MetricMetadata, ReplicaId, ShardId, TimeRange};
+use model::{Exemplar, Labels, LogIndex, MetricKind, MetricMetadata, ReplicaId, ShardId, TimeRange};
 
 use super::keys::{self, PageKey, StateKind};
 use crate::StorageError;
 use crate::codec::{DecodeError, Reader, open_record, put_bytes, put_signed, put_varint, seal_record};
-use crate::entry::{decode_values, encode_values};
-use crate::head::source::{LateSample, NEVER, NO_SERIES, SealedPage, Slot, Source, TileWork, build_pages};
+use crate::entry::{decode_values, encode_values, put_histogram, read_histogram};
+use crate::head::exemplars::{self, Numbered};
+use crate::head::kinds::Kinds;
+use crate::head::source::{
+    LateSample, NEVER, NO_SERIES, Open, SealedPage, Slot, Source, TileWork, build_pages,
+};
 use crate::head::tile::Tile;
 use crate::head::{Changes, Head, Tombstone, day_of};
 use crate::kv::{Batch, Family, Kv, scan_prefix};
 use crate::page::{MAX_ROWS, MAX_SERIES, PageBuilder, PageMeta, PageReader, PageScratch, SeriesInput};
 
 /// Version of all state records.
-pub(crate) const STATE_VERSION: u8 = 1;
+pub(crate) const STATE_VERSION: u8 = 2;
 
 /// What the mark record says besides the head's numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,7 @@ struct SourceImage {
     slots: Vec<Slot>,
     last_set: Vec<u64>,
     tile: Option<Arc<Tile>>,
+    kinds: Option<Arc<Kinds>>,
     sealed: Vec<SealedPage>,
     late: Option<Arc<Vec<LateSample>>>,
 }
@@ -61,6 +66,7 @@ pub(crate) struct FlushImage {
     targets: Option<Vec<u8>>,
     metadata: Vec<(Vec<u8>, Vec<u8>)>,
     tombstones: Vec<(u64, Vec<u8>)>,
+    exemplars: Vec<(Vec<u8>, Vec<u8>)>,
     /// Days that get pages.
     pub(crate) days: BTreeSet<i64>,
     /// Keys of the pages.
@@ -90,6 +96,7 @@ impl FlushImage {
                 slots: source.slots.clone(),
                 last_set: source.last_set.clone(),
                 tile: source.tile.clone(),
+                kinds: source.kinds.clone(),
                 sealed: source.sealed.clone(),
                 late: source.late.clone(),
             });
@@ -110,6 +117,14 @@ impl FlushImage {
         } else {
             Vec::new()
         };
+        let exemplars = changes
+            .exemplars
+            .iter()
+            .filter_map(|(tenant, number)| {
+                let numbered = head.exemplars.get(*tenant, *number)?;
+                Some((exemplar_key(*tenant, *number), exemplar_record(numbered)))
+            })
+            .collect();
         let mark_record = mark_record(head, &mark);
         Self {
             mark,
@@ -120,6 +135,7 @@ impl FlushImage {
             targets,
             metadata,
             tombstones,
+            exemplars,
             days: BTreeSet::new(),
             page_keys: Vec::new(),
             page_bytes: 0,
@@ -183,6 +199,11 @@ impl FlushImage {
         for (index, record) in std::mem::take(&mut self.tombstones) {
             batch.put(Family::State, keys::state64(shard, StateKind::Tombstone, index), record);
         }
+        for (suffix, record) in std::mem::take(&mut self.exemplars) {
+            let mut key = keys::state(shard, StateKind::Exemplar);
+            key.extend_from_slice(&suffix);
+            batch.put(Family::State, key, record);
+        }
         batch.put(Family::State, keys::state(shard, StateKind::Mark), std::mem::take(&mut self.mark_record));
         batch
     }
@@ -201,7 +222,7 @@ impl FlushImage {
                     .iter()
                     .flat_map(|l| l.iter())
                     .filter(|s| s.sequence > self.mark.index)
-                    .copied()
+                    .cloned()
                     .collect();
                 source.late = (!rest.is_empty()).then(|| Arc::new(rest));
             }
@@ -217,6 +238,7 @@ impl FlushImage {
         let now = &mut head.changes;
         now.series.extend(self.changes.series);
         now.metadata.extend(self.changes.metadata);
+        now.exemplars.extend(self.changes.exemplars);
         now.targets |= self.changes.targets;
         now.tombstones |= self.changes.tombstones;
         now.sealed_bytes += self.changes.sealed_bytes;
@@ -247,13 +269,15 @@ fn late_pages(
                 let Some(samples) = samples.get(part * MAX_ROWS..end).filter(|s| !s.is_empty()) else {
                     continue;
                 };
-                let stamps: Vec<i64> = samples.iter().map(|s| s.timestamp).collect();
-                let values: Vec<f64> = samples.iter().map(|s| f64::from_bits(s.bits)).collect();
+                let mut data = SeriesData::default();
+                samples.iter().for_each(|sample| sample.append_to(&mut data));
                 let input = SeriesInput {
                     slot: samples[0].slot,
-                    stamps: &stamps,
-                    values: &values,
-                    ..SeriesInput::default()
+                    stamps: &data.stamps,
+                    values: &data.values,
+                    histograms: &data.histograms,
+                    starts: &data.starts,
+                    exemplars: &[],
                 };
                 let added = builder.add(&input);
                 debug_assert!(added.is_ok(), "late samples keep the rules of a page");
@@ -347,6 +371,16 @@ fn source_record(source: &SourceImage, work: &mut TileWork) -> Vec<u8> {
     }
     let bits: Vec<u64> = source.slots.iter().map(|s| s.bits).collect();
     encode_values(&vec![0; bits.len()], &bits, &mut out);
+    let newest: Vec<_> = source.kinds.iter().flat_map(|kinds| kinds.iter()).collect();
+    put_varint(&mut out, newest.len() as u64);
+    for (slot, start, histogram) in newest {
+        put_varint(&mut out, u64::from(slot));
+        put_signed(&mut out, start);
+        out.push(u8::from(histogram.is_some()));
+        if let Some(histogram) = histogram {
+            put_histogram(None, histogram, &mut out);
+        }
+    }
     match &source.tile {
         None => out.push(0),
         Some(tile) => {
@@ -362,7 +396,8 @@ fn source_record(source: &SourceImage, work: &mut TileWork) -> Vec<u8> {
             let everything = i64::MIN..=i64::MAX;
             let meta = PageMeta::in_order(LogIndex(0));
             let mut pages = Vec::new();
-            build_pages(tile, tile.slots(), &everything, meta, work, |_, page| pages.push(page.bytes));
+            let open = Open { tile, kinds: source.kinds.as_deref() };
+            build_pages(open, tile.slots(), &everything, meta, work, |_, page| pages.push(page.bytes));
             put_varint(&mut out, pages.len() as u64);
             for page in pages {
                 put_bytes(&mut out, &page);
@@ -399,6 +434,19 @@ fn read_source(body: &[u8]) -> Result<Source, DecodeError> {
     for (slot, bits) in source.slots.iter_mut().zip(bits) {
         slot.bits = bits;
     }
+    for _ in 0..reader.count(3)? {
+        let slot = reader.varint32("slot")?;
+        if slot as usize >= n_slots {
+            return Err(reader.invalid("slot"));
+        }
+        let start = reader.signed()?;
+        let newest = match reader.byte()? {
+            0 => None,
+            1 => Some(Arc::new(read_histogram(&mut reader, None)?)),
+            _ => return Err(reader.invalid("newest histogram")),
+        };
+        source.kinds_mut().load_newest(slot, start, newest);
+    }
     let kind = reader.byte()?;
     if kind == 0 {
         return Ok(source);
@@ -429,6 +477,9 @@ fn read_source(body: &[u8]) -> Result<Source, DecodeError> {
             }
             for (stamp, value) in data.stamps.iter().zip(&data.values) {
                 tile.load(series.slot, *stamp, value.to_bits());
+            }
+            if !data.histograms.is_empty() || !data.starts.is_empty() || source.kinds.is_some() {
+                source.kinds_mut().load_open(series.slot, &data);
             }
         }
     }
@@ -489,6 +540,32 @@ fn metadata_record(item: &MetricMetadata) -> Vec<u8> {
     put_bytes(&mut out, item.help.as_bytes());
     put_bytes(&mut out, item.unit.as_bytes());
     seal_record(STATE_VERSION, &out)
+}
+
+fn exemplar_key(tenant: u32, number: u64) -> Vec<u8> {
+    let mut key = tenant.to_be_bytes().to_vec();
+    key.extend_from_slice(&exemplars::position(number).to_be_bytes());
+    key
+}
+
+fn exemplar_record(numbered: &Numbered) -> Vec<u8> {
+    let Numbered { number, reference, exemplar } = numbered;
+    let mut out = Vec::new();
+    put_varint(&mut out, *number);
+    put_varint(&mut out, *reference);
+    put_signed(&mut out, exemplar.timestamp);
+    out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+    put_bytes(&mut out, exemplar.labels.as_bytes());
+    seal_record(STATE_VERSION, &out)
+}
+
+fn read_exemplar(body: &[u8]) -> Result<Numbered, DecodeError> {
+    let mut reader = Reader::new(body);
+    let (number, reference) = (reader.varint()?, reader.varint()?);
+    let timestamp = reader.signed()?;
+    let value = f64::from_bits(reader.u64()?);
+    let labels = Labels::from_canonical(reader.bytes()?).map_err(|_| reader.invalid("labels"))?;
+    Ok(Numbered { number, reference, exemplar: Exemplar { labels, value, timestamp } })
 }
 
 fn tombstone_record(tombstone: &Tombstone) -> Vec<u8> {
@@ -594,6 +671,18 @@ pub(crate) fn load(kv: &dyn Kv, shard: ShardId, replica: ReplicaId) -> Result<(H
         head.tombstones.push(read().map_err(bad(what))?);
         Ok(())
     })?;
+    let mut exemplars: BTreeMap<u32, Vec<Numbered>> = BTreeMap::new();
+    scan_prefix(kv, Family::State, &keys::state(shard, StateKind::Exemplar), |key, value| {
+        let what = "exemplar";
+        let tenant = number32(key).filter(|t| (*t as usize) < head.tenants.len());
+        let tenant = tenant.ok_or_else(|| StorageError::corrupt(place(what), "its key does not decode"))?;
+        let numbered = read_exemplar(&open(what, value)?).map_err(bad(what))?;
+        exemplars.entry(tenant).or_default().push(numbered);
+        Ok(())
+    })?;
+    for (tenant, all) in exemplars {
+        head.exemplars.load(tenant, all);
+    }
     Ok((head, mark))
 }
 

@@ -13,10 +13,11 @@ use model::{Epoch, Labels, SeriesRef, TenantId};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::apply::{BatchOutcome, previous_bases};
+use super::plan_kinds::KindWork;
 use super::{Plan, Planned};
 use crate::entry::{Base, BatchHead, EntryHead, MarkRecord, SeriesDef, SlotId, SourceDef, WriteBuilder};
 use crate::head::Head;
-use crate::head::source::{MAX_SLOTS, Source};
+use crate::head::source::{MAX_SLOTS, Source, Stored};
 use crate::head::targets::ones;
 
 /// Rejections listed one by one in a report.
@@ -24,8 +25,8 @@ const MAX_LISTED: usize = 100;
 /// Timestamps beyond these are rejected whatever the limits say, so that arithmetic on them is safe.
 const TIMES: std::ops::RangeInclusive<i64> = i64::MIN / 4..=i64::MAX / 4;
 
-/// Looks up a sample that is not in memory: source, slot, timestamp → its bits.
-pub(super) type LookUp<'a> = dyn FnMut(SlotId, i64) -> Option<u64> + 'a;
+/// Looks up a sample that is not in memory by source, slot, timestamp.
+pub(super) type LookUp<'a> = dyn FnMut(SlotId, i64) -> Option<Stored> + 'a;
 
 /// What the leader remembers between plans.
 #[derive(Debug, Default)]
@@ -36,8 +37,8 @@ pub(crate) struct Planner {
     next_source: u32,
     /// Plans that are not applied yet.
     pending: VecDeque<PendingPlan>,
-    /// By source: the newest plan that has rows of it.
-    touched: HashMap<u32, u64>,
+    /// By source: the newest plan that has samples of it.
+    pub(super) touched: HashMap<u32, u64>,
     new_series: HashMap<(TenantId, u128), PendingSeries>,
     new_sources: HashMap<(TenantId, u128), u32>,
     next_slot: HashMap<u32, u32>,
@@ -53,10 +54,10 @@ struct PendingPlan {
 }
 
 #[derive(Debug, Default)]
-struct PendingBatch {
-    report: ShardReport,
+pub(super) struct PendingBatch {
+    pub(super) report: ShardReport,
     /// Slot of each series, for naming what apply rejects.
-    slots: Vec<Option<SlotId>>,
+    pub(super) slots: Vec<Option<SlotId>>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +159,7 @@ impl Planner {
             slots: Vec::new(),
             values: Vec::new(),
             bases: Vec::new(),
+            kinds: KindWork::default(),
         };
         let mut verdicts = Vec::with_capacity(batches.len());
         let mut pending = Vec::new();
@@ -209,7 +211,7 @@ impl Planner {
             .scrape
             .filter(|m| head.targets.last(m.target).is_none_or(|last| last < m.timestamp))
             .map(|m| MarkRecord { target: m.target, timestamp: m.timestamp, ..MarkRecord::default() });
-        let mut repeated = 0;
+        let mut repeated = Counts::default();
         let oldest = batch.min_timestamp.max(head.floor).max(*TIMES.start());
         let newest = batch.max_timestamp.min(*TIMES.end());
         let mut samples = std::mem::take(&mut self.samples);
@@ -218,19 +220,16 @@ impl Planner {
         for (i, (series, resolved)) in batch.series.iter().zip(resolved).enumerate() {
             let until = batch.ends.get(i).map_or(from, |e| (e.0 as usize, e.1 as usize));
             let of_series = batch.samples.get(from.0..until.0).unwrap_or(&[]);
-            let n_histograms = until.1.saturating_sub(from.1);
+            let first_sample = from.0;
+            let histograms = from.1..until.1.max(from.1);
             from = until;
-            for (timestamp, _) in batch.histograms.get(until.1 - n_histograms..until.1).unwrap_or(&[]) {
-                // Their records come with the issue "In and out"; until then they are refused, not dropped.
-                out.reject(i, *timestamp, RejectReason::InvalidHistogram);
-            }
             let (mut reference, mut place) = match resolved {
                 Resolved::Known { reference, place } => (Some(reference), Some((place, true))),
                 Resolved::Pending { reference, place } => (Some(reference), Some((place, false))),
                 Resolved::Unknown => (None, None),
             };
             let mut left_out = false;
-            for sample in of_series {
+            for (at, sample) in (first_sample..).zip(of_series) {
                 let (timestamp, bits) = (sample.timestamp, sample.value.to_bits());
                 if timestamp < oldest || timestamp > newest {
                     let reason =
@@ -243,8 +242,8 @@ impl Planner {
                     let state = &head.sources[source as usize];
                     if timestamp <= state.slots[slot as usize].last {
                         match known_value(state, (source, slot), timestamp, look_up) {
-                            Some(old) if old == bits => {
-                                repeated += 1;
+                            Some(old) if old.is_float(bits) => {
+                                repeated.samples += 1;
                                 left_out = true;
                                 continue;
                             }
@@ -273,6 +272,46 @@ impl Planner {
                     }
                 };
                 samples.push(PlanSample { source, slot, timestamp, bits });
+                if let Some(start) = batch.starts.get(at) {
+                    work.kinds.start((source, slot), timestamp, *start);
+                }
+            }
+            for at in histograms {
+                let Some((timestamp, histogram)) = batch.histograms.get(at) else { break };
+                let known = place.filter(|(_, applied)| *applied).map(|(place, _)| place);
+                let verdict = if *timestamp < oldest {
+                    Err(RejectReason::TooOld)
+                } else if *timestamp > newest {
+                    Err(RejectReason::TooFarAhead)
+                } else {
+                    work.judge_histogram(known, *timestamp, histogram, look_up)
+                };
+                match verdict {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        repeated.histograms += 1;
+                        left_out = true;
+                        continue;
+                    }
+                    Err(reason) => {
+                        out.reject(i, *timestamp, reason);
+                        left_out = true;
+                        continue;
+                    }
+                }
+                let slot = match place {
+                    Some((place, _)) => place,
+                    None => {
+                        let ShardSeries::New { labels, key } = series else { break };
+                        let def = self.create(work, tenant, tenant_number, labels, *key);
+                        reference = Some(def.0);
+                        place = Some((def.1, false));
+                        def.1
+                    }
+                };
+                let start = batch.histogram_starts.get(at).copied().unwrap_or(0);
+                let is_fresh = !self.touched.contains_key(&slot.0) && !work.sources.contains(&slot.0);
+                work.kinds.histogram(slot, *timestamp, histogram, start, is_fresh);
             }
             if let (Resolved::Pending { .. }, ShardSeries::New { labels, .. }) = (resolved, series) {
                 self.define_again(work, tenant, labels);
@@ -288,8 +327,11 @@ impl Planner {
                 }
             }
         }
-        out.report.written.samples = repeated;
+        self.plan_exemplars(work, batch, (oldest, newest), tenant_number, &mut out, &mut repeated.exemplars);
+        out.report.written = repeated;
+        work.kinds.note_floats(samples.iter().map(|s| (s.source, s.slot)));
         self.push_rows(work, &mut samples);
+        work.push_histograms();
         self.samples = samples;
         if let Some(mark) = &mark {
             self.expect_markers(work, mark.target, &out.slots);
@@ -302,12 +344,14 @@ impl Planner {
                 metadata.push(item.clone());
             }
         }
-        if work.builder.rows.is_empty() && mark.is_none() && metadata.is_empty() {
+        let is_empty = work.builder.rows.is_empty() && work.builder.records.is_empty();
+        if is_empty && mark.is_none() && metadata.is_empty() {
             return Ok((out, false));
         }
         let rejected = out.report.rejected.iter().map(|(reason, count)| (*reason as u8, *count)).collect();
         let tenant = tenant.as_str().to_owned();
-        work.builder.end_batch(&BatchHead { repeated, rejected, mark, metadata, tenant });
+        let starts = Vec::new();
+        work.builder.end_batch(&BatchHead { repeated, rejected, mark, metadata, tenant, starts });
         Ok((out, true))
     }
 
@@ -459,7 +503,9 @@ impl Planner {
 
     fn push_row(&self, work: &mut PlanWork<'_>, row: &[PlanSample]) {
         let Some(&PlanSample { source, timestamp, .. }) = row.first() else { return };
-        let PlanWork { head, builder, sources, previous_source, previous, slots, values, bases, .. } = work;
+        let PlanWork {
+            head, builder, sources, previous_source, previous, slots, values, bases, kinds, ..
+        } = work;
         slots.clear();
         values.clear();
         bases.clear();
@@ -483,7 +529,11 @@ impl Planner {
                 Base::Absolute
             }
         };
+        let applied = state.filter(|_| matches!(base, Base::Applied { .. }));
         builder.rows.push((source, timestamp), base, slots, same, (bases, values));
+        if kinds.has_starts() {
+            kinds.push_starts(builder, (source, timestamp), slots, applied);
+        }
         *previous_source = Some(source);
         std::mem::swap(&mut previous.0, slots);
         std::mem::swap(&mut previous.1, values);
@@ -500,15 +550,16 @@ impl Planner {
 }
 
 /// What lives as long as one plan is made.
-struct PlanWork<'a> {
-    head: &'a Head,
+pub(super) struct PlanWork<'a> {
+    pub(super) head: &'a Head,
     plan: u64,
-    builder: WriteBuilder,
+    pub(super) builder: WriteBuilder,
     /// Sources that the entry touches so far.
-    sources: BTreeSet<u32>,
+    pub(super) sources: BTreeSet<u32>,
     /// Sources that the entry defines.
     defined: BTreeSet<u32>,
-    late_left: usize,
+    pub(super) late_left: usize,
+    pub(super) kinds: KindWork,
     previous_source: Option<u32>,
     previous: (Vec<u32>, Vec<u64>),
     slots: Vec<u32>,
@@ -516,16 +567,14 @@ struct PlanWork<'a> {
     bases: Vec<u64>,
 }
 
-/// The value stored at a timestamp that is not newer than the slot's last.
-fn known_value(source: &Source, place: SlotId, timestamp: i64, look_up: &mut LookUp<'_>) -> Option<u64> {
-    let slot = source.slots.get(place.1 as usize)?;
-    if slot.last == timestamp && !source.gone.contains(&place.1) {
-        return Some(slot.bits);
-    }
-    if let Some(bits) = source.tile.as_ref().and_then(|tile| tile.get(place.1, timestamp)) {
-        return Some(bits);
-    }
-    look_up(place, timestamp)
+/// The sample stored at a timestamp that is not newer than the slot's last.
+pub(super) fn known_value(
+    source: &Source,
+    place: SlotId,
+    timestamp: i64,
+    look_up: &mut LookUp<'_>,
+) -> Option<Stored> {
+    source.stored(place.1, timestamp).or_else(|| look_up(place, timestamp))
 }
 
 /// Identity of a source within its tenant: job and instance; for series without instance, job and the top 8 bits of the
@@ -546,7 +595,7 @@ pub(crate) fn source_key(labels: &Labels, key: u64) -> u128 {
 }
 
 impl PendingBatch {
-    fn reject(&mut self, series: usize, timestamp: i64, reason: RejectReason) {
+    pub(super) fn reject(&mut self, series: usize, timestamp: i64, reason: RejectReason) {
         let report = &mut self.report;
         *report.rejected.entry(reason).or_default() += 1;
         if report.rejections.len() < MAX_LISTED {
@@ -561,7 +610,7 @@ impl PendingBatch {
             *self.report.rejected.entry(RejectReason::Fenced).or_default() += self.slots.len() as u64;
             return self.report;
         }
-        self.report.written.samples = outcome.written;
+        self.report.written = outcome.written;
         for (place, timestamp, reason) in &outcome.rejected {
             let listed = self.report.rejections.len() < MAX_LISTED;
             let series = if listed { self.slots.iter().position(|slot| slot == &Some(*place)) } else { None };

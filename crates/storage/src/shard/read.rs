@@ -8,13 +8,17 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesIter, SeriesSource};
-use model::{Code, Failure, Labels, LogIndex, Matcher, MetricMetadata, TenantId, TimeRange};
+use model::histogram::ResetHint;
+use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
+use model::{
+    Code, Exemplar, Failure, Histogram, Labels, LogIndex, Matcher, MetricMetadata, TenantId, TimeRange,
+};
 
 use super::Shard;
 use super::keys::{self, PageKey};
 use crate::StorageError;
-use crate::head::source::{LateSample, SealedPage};
+use crate::head::kinds::Kinds;
+use crate::head::source::{LateSample, Open, SealedPage, Stored};
 use crate::head::tile::Tile;
 use crate::head::{Head, day_of};
 use crate::index::{IndexError, SeriesIndex};
@@ -52,6 +56,7 @@ struct Pick {
 #[derive(Debug, Default)]
 struct Memory {
     tile: Option<Arc<Tile>>,
+    kinds: Option<Arc<Kinds>>,
     sealed: Vec<SealedPage>,
     late: Option<Arc<Vec<LateSample>>>,
     /// Of `late`, made when the source is first read: by slot and time, the lowest sequence at each time.
@@ -59,6 +64,11 @@ struct Memory {
 }
 
 impl Memory {
+    /// The samples that are not sealed.
+    fn open(&self) -> Option<Open<'_>> {
+        self.tile.as_ref().map(|tile| Open { tile, kinds: self.kinds.as_deref() })
+    }
+
     fn sort_late(&mut self) {
         if let Some(late) = self.late.take() {
             self.sorted_late = late.to_vec();
@@ -108,9 +118,20 @@ impl Reader {
     }
 
     fn pick(&self, head: &Head, request: &SelectRequest) -> Result<Vec<Pick>, Failure> {
+        let range = clip(head, request.range);
+        self.pick_newer(head, request, range)
+    }
+
+    /// Those series of the head with samples after `of_head.after`, and those of the sealed days of the request's range.
+    fn pick_newer(
+        &self,
+        head: &Head,
+        request: &SelectRequest,
+        of_head: TimeRange,
+    ) -> Result<Vec<Pick>, Failure> {
         let Some(tenant) = head.find_tenant(request.tenant.as_str()) else { return Ok(Vec::new()) };
         let range = clip(head, request.range);
-        let mut picks = self.pick_in_head(head, tenant, &request.matchers, range)?;
+        let mut picks = self.pick_in_head(head, tenant, &request.matchers, of_head)?;
         let mut may_repeat = head.series.n_active() < head.series.len();
         let sealed = self.0.indexed_days(range);
         if !sealed.is_empty() {
@@ -181,6 +202,7 @@ impl SeriesSource for Reader {
                 {
                     let kept = Memory {
                         tile: source.tile.clone(),
+                        kinds: source.kinds.clone(),
                         sealed: source.sealed.clone(),
                         late: source.late.clone(),
                         sorted_late: Vec::new(),
@@ -255,6 +277,42 @@ impl SeriesSource for Reader {
             }
             index.label_values(name, Some(&index.select(matchers)?))
         })
+    }
+
+    fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
+        let state = self.0.state.read();
+        let head = &state.head;
+        let Some(tenant) = head.find_tenant(request.tenant.as_str()) else { return Ok(Vec::new()) };
+        // An exemplar may be newer than the newest sample of its series.
+        let picks = self.pick_newer(head, request, TimeRange::ALL)?;
+        let mut by_reference: HashMap<u64, usize> = HashMap::new();
+        for (at, pick) in picks.iter().enumerate() {
+            for place in std::iter::once(&pick.place).chain(&pick.more) {
+                by_reference.insert(place.reference, at);
+            }
+        }
+        let mut found: Vec<Vec<Exemplar>> = vec![Vec::new(); picks.len()];
+        let mut bytes = 0;
+        for numbered in head.exemplars.in_range(tenant, clip(head, request.range)) {
+            if let Some(at) = by_reference.get(&numbered.reference) {
+                bytes += (size_of::<Exemplar>() + numbered.exemplar.labels.as_bytes().len()) as u64;
+                found[*at].push(numbered.exemplar.clone());
+            }
+        }
+        drop(state);
+        let _charge = Charge::new(&request.budget, bytes)?;
+        request.budget.check()?;
+        let mut all: Vec<SeriesExemplars> = picks
+            .into_iter()
+            .zip(found)
+            .filter(|(_, exemplars)| !exemplars.is_empty())
+            .map(|(pick, mut exemplars)| {
+                exemplars.sort_by_key(|e| e.timestamp);
+                SeriesExemplars { labels: pick.labels, exemplars }
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(all)
     }
 
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {
@@ -398,6 +456,9 @@ impl SeriesIter for Walk<'_> {
             }
             join(&all, out);
         }
+        if !out.histograms.is_empty() {
+            tell_resets(out);
+        }
         out.labels = pick.labels;
         self.budget.count_samples(out.stamps.len() as u64);
         Ok(true)
@@ -420,9 +481,9 @@ impl Walk<'_> {
                 read_page(self.shard, place, open, at, self.range, out)?;
                 apart &= is_apart(out, before);
             }
-            if let Some(tile) = memory.and_then(|m| m.tile.as_ref()) {
+            if let Some(open) = memory.and_then(Memory::open) {
                 let before = out.stamps.len();
-                tile.series(place.slot, &closed, &mut out.stamps, &mut out.values);
+                open.series(place.slot, &closed, out);
                 apart &= is_apart(out, before);
             }
             if apart {
@@ -449,15 +510,14 @@ impl Walk<'_> {
         }
         if let Some(memory) = self.memory.get(&place.source) {
             let closed = self.range.after.saturating_add(1)..=self.range.until;
-            if let Some(tile) = &memory.tile {
+            if let Some(open) = memory.open() {
                 let mut part = SeriesData::default();
-                tile.series(place.slot, &closed, &mut part.stamps, &mut part.values);
+                open.series(place.slot, &closed, &mut part);
                 self.parts.push((Precedence::in_order(LogIndex(u64::MAX)), part));
             }
             let mut part = SeriesData::default();
             for sample in memory.late_of(place.slot).iter().filter(|s| closed.contains(&s.timestamp)) {
-                part.stamps.push(sample.timestamp);
-                part.values.push(f64::from_bits(sample.bits));
+                sample.append_to(&mut part);
             }
             // What is in memory came after every late page.
             self.parts.push((Precedence::late(LogIndex(u64::MAX)), part));
@@ -530,6 +590,32 @@ fn read_page(
     })
 }
 
+/// Says of each histogram what is known about a counter reset before it, as upstream's store does: one that goes on
+/// from the sample just before it says so, a gauge stays one, all others say nothing. Senders' own hints are not trusted,
+/// since they cannot know what came between.
+fn tell_resets(out: &mut SeriesData) {
+    let mut previous: Option<(u32, Arc<Histogram>)> = None;
+    for (row, histogram) in &mut out.histograms {
+        let goes_on = previous.take().is_some_and(|(at, before)| {
+            at + 1 == *row
+                && before.reset_hint != ResetHint::Gauge
+                && histogram.reset_hint != ResetHint::Reset
+                && !before.is_stale()
+                && histogram.continues(&before)
+        });
+        let hint = match histogram.reset_hint {
+            ResetHint::Gauge => ResetHint::Gauge,
+            _ if histogram.is_stale() => histogram.reset_hint,
+            _ if goes_on => ResetHint::NotReset,
+            _ => ResetHint::Unknown,
+        };
+        if histogram.reset_hint != hint {
+            Arc::make_mut(histogram).reset_hint = hint;
+        }
+        previous = Some((*row, Arc::clone(histogram)));
+    }
+}
+
 fn is_apart(out: &SeriesData, before: usize) -> bool {
     before == 0 || before == out.stamps.len() || out.stamps[before - 1] < out.stamps[before]
 }
@@ -559,8 +645,8 @@ fn mask(part: &mut SeriesData, range: TimeRange) {
 }
 
 impl Shard {
-    /// The value stored at (`source`, `slot`, `timestamp`) outside the open tile: for the planner.
-    pub(super) fn look_up(&self, head: &Head, (source, slot): (u32, u32), timestamp: i64) -> Option<u64> {
+    /// The sample stored at (`source`, `slot`, `timestamp`) outside the open tile: for the planner.
+    pub(super) fn look_up(&self, head: &Head, (source, slot): (u32, u32), timestamp: i64) -> Option<Stored> {
         let state = head.sources.get(source as usize)?;
         let late = state.late.as_deref().map_or(&[][..], Vec::as_slice);
         let reference = head.series.reference(state.slots.get(slot as usize)?.series);
@@ -568,7 +654,7 @@ impl Shard {
         let range = TimeRange::closed(timestamp, timestamp);
         let group = place.group();
         let mut data = SeriesData::default();
-        let mut found: Option<(Precedence, u64)> = None;
+        let mut found: Option<(Precedence, Stored)> = None;
         let mut consider = |open: &mut OpenPage| -> Result<(), Failure> {
             let Some(at) = open.page.find(slot) else { return Ok(()) };
             data.clear();
@@ -576,9 +662,10 @@ impl Shard {
             let precedence = open.page.meta().precedence();
             if let Some(value) = data.values.first()
                 && !head.hides(reference, open.page.meta().last_sequence.0, timestamp)
-                && found.is_none_or(|(p, _)| precedence < p)
+                && found.as_ref().is_none_or(|(p, _)| precedence < *p)
             {
-                found = Some((precedence, value.to_bits()));
+                let histogram = data.histograms.first().map(|(_, h)| Stored::Histogram(Arc::clone(h)));
+                found = Some((precedence, histogram.unwrap_or(Stored::Float(value.to_bits()))));
             }
             Ok(())
         };
@@ -600,11 +687,12 @@ impl Shard {
             }
             cursor.advance();
         }
-        let in_memory = late
-            .iter()
-            .filter(|s| s.slot == slot && s.timestamp == timestamp)
-            .map(|s| (Precedence::late(LogIndex(s.sequence)), s.bits));
-        found.into_iter().chain(in_memory).min_by_key(|(p, _)| *p).map(|(_, bits)| bits)
+        let in_memory = late.iter().filter(|s| s.slot == slot && s.timestamp == timestamp).map(|s| {
+            let histogram = s.more.as_ref().and_then(|more| more.histogram.clone());
+            let stored = histogram.map_or(Stored::Float(s.bits), Stored::Histogram);
+            (Precedence::late(LogIndex(s.sequence)), stored)
+        });
+        found.into_iter().chain(in_memory).min_by_key(|(p, _)| *p).map(|(_, stored)| stored)
     }
 
     /// Counts damage and makes an error of it.
