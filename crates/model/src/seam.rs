@@ -172,6 +172,38 @@ impl SeriesData {
         self.histograms.clear();
         self.starts.clear();
     }
+
+    /// Takes the samples of `other`, of the same series, in order of time; where both have one, its own stays.
+    pub fn join(&mut self, other: &Self) {
+        let mut out = Self { labels: self.labels.clone(), ..Self::default() };
+        let has_starts = !self.starts.is_empty() || !other.starts.is_empty();
+        let (mut i, mut j) = (0, 0);
+        while i < self.stamps.len() || j < other.stamps.len() {
+            let is_own = match (self.stamps.get(i), other.stamps.get(j)) {
+                (Some(x), Some(y)) => {
+                    if x == y {
+                        j += 1;
+                    }
+                    x <= y
+                }
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            let (source, at) = if is_own { (&*self, &mut i) } else { (other, &mut j) };
+            if let Ok(found) =
+                source.histograms.binary_search_by_key(&(*at as u32), |(position, _)| *position)
+            {
+                out.histograms.push((out.stamps.len() as u32, Arc::clone(&source.histograms[found].1)));
+            }
+            if has_starts {
+                out.starts.push(source.starts.get(*at).copied().unwrap_or(0));
+            }
+            out.stamps.push(source.stamps[*at]);
+            out.values.push(source.values[*at]);
+            *at += 1;
+        }
+        *self = out;
+    }
 }
 
 /// The answer to a select: one series after the other.
