@@ -2,7 +2,8 @@
 //!
 //! Path of a query: [`Frontend`] parses the text (`promql`), registers it in the table of [`active`] queries, waits
 //! for a place on the compute pool ([`leaf`]), takes snapshots of all candidate shards at once ([`snapshot`]),
-//! evaluates (`engine`) over their [`union`], and gives the value with annotations and [`QueryStats`].
+//! evaluates (`engine`) over their [`union`], and gives the value with annotations and [`QueryStats`]. When other nodes
+//! answer for some of the shards, [`fan_out`] has them evaluate parts of the query; [`runner`] is their side of it.
 //!
 //! Not here: HTTP and JSON (`api`), what a shard is made of (`storage`, `replication`: behind
 //! [`model::seam::ShardReader`]), evaluation itself (`engine`).
@@ -11,9 +12,13 @@ mod active;
 mod candidates;
 mod config;
 mod error;
+mod explain;
+mod fan_out;
 mod frontend;
 mod leaf;
+mod lookup;
 mod metrics;
+mod runner;
 mod snapshot;
 mod stats;
 mod syntax_tree;
@@ -24,4 +29,5 @@ pub use config::Config;
 pub use engine::{Annotation, AnnotationKind, HistogramPoint, Point, Sample, SampleValue, Series, Value};
 pub use error::QueryError;
 pub use frontend::{Frontend, Options, Outcome};
-pub use stats::{QueryStats, Timings};
+pub use runner::Leaf;
+pub use stats::{Between, QueryStats, Timings};
