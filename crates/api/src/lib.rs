@@ -14,6 +14,7 @@ mod body;
 mod cluster;
 mod encode;
 mod error;
+mod explain;
 mod exposition;
 mod layers;
 pub mod listen;

@@ -62,7 +62,7 @@ pub(crate) async fn query_range(State(state): Shared, params: Params) -> Result<
 }
 
 /// Tenant, timeout, lookback, freshness.
-fn options(params: &Params) -> Result<Options, ApiError> {
+pub(crate) fn options(params: &Params) -> Result<Options, ApiError> {
     let timeout = params.timeout()?;
     let lookback = params
         .duration_ns("lookback_delta")

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use crate::state::ApiState;
 use crate::write::{Receiver, WriteSlots};
-use crate::{absent, cluster, layers, operate, query, status, targets, ui, write};
+use crate::{absent, cluster, explain, layers, operate, query, status, targets, ui, write};
 
 /// The whole HTTP interface over `state`.
 pub fn router(state: ApiState) -> Router {
@@ -58,7 +58,7 @@ fn api_v1(state: &Arc<ApiState>) -> Routes {
         .route("/query", both(query::query))
         .route("/query_range", both(query::query_range))
         .route("/query_exemplars", both(query::query_exemplars))
-        .route("/query_explain", post(absent::change).get(absent::change))
+        .route("/query_explain", both(explain::query_explain))
         .route("/format_query", both(query::format_query))
         .route("/parse_query", both(query::parse_query))
         .route("/series", both(query::series))
