@@ -5,11 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tests::promqltest;
+use tests::promqltest::{self, Mode};
+
+/// All series at once, and by parts.
+const MODES: [Mode; 2] = [Mode::Local, Mode::Spread { shards: 8, places: 3 }];
 
 /// Runs all scripts of a folder and prints passed and failed a file; the failures as text.
 #[allow(clippy::print_stdout, reason = "the run says what passed, failed and was skipped")]
-fn run_folder(folder: &Path) -> (usize, Vec<String>) {
+fn run_folder(folder: &Path, mode: Mode) -> (usize, Vec<String>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "test"));
@@ -18,7 +21,7 @@ fn run_folder(folder: &Path) -> (usize, Vec<String>) {
     for file in files {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match promqltest::run(&text) {
+        match promqltest::run(&text, mode) {
             Err(error) => failures.push(format!("{name}: {error}")),
             Ok(outcome) => {
                 println!("{name}: {} passed, {} failed, 0 skipped", outcome.passed, outcome.failures.len());
@@ -29,16 +32,18 @@ fn run_folder(folder: &Path) -> (usize, Vec<String>) {
             }
         }
     }
-    println!("{}: {passed} passed, {} failed", folder.display(), failures.len());
+    println!("{}, {mode:?}: {passed} passed, {} failed", folder.display(), failures.len());
     (passed, failures)
 }
 
 #[test]
 fn own_scripts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    let (passed, failures) = run_folder(&folder);
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(passed > 0, "no script in {}", folder.display());
+    for mode in MODES {
+        let (passed, failures) = run_folder(&folder, mode);
+        assert!(failures.is_empty(), "{mode:?}: {}", failures.join("\n"));
+        assert!(passed > 0, "no script in {}", folder.display());
+    }
 }
 
 #[test]
@@ -52,13 +57,15 @@ fn upstream_scripts() {
         println!("skipped: ISOBAR_PROMQLTEST_DIR names no folder with upstream's scripts");
         return;
     };
-    let (passed, failures) = run_folder(Path::new(&folder));
-    assert!(
-        failures.is_empty(),
-        "{} of {} failed:\n{}",
-        failures.len(),
-        failures.len() + passed,
-        failures.join("\n")
-    );
-    assert!(passed > 0, "no script in {}", folder.display());
+    for mode in MODES {
+        let (passed, failures) = run_folder(Path::new(&folder), mode);
+        assert!(
+            failures.is_empty(),
+            "{mode:?}: {} of {} failed:\n{}",
+            failures.len(),
+            failures.len() + passed,
+            failures.join("\n")
+        );
+        assert!(passed > 0, "no script in {}", folder.display());
+    }
 }

@@ -11,4 +11,4 @@ mod nhcb;
 mod run;
 mod script;
 
-pub use run::{Failure, Outcome, run};
+pub use run::{Failure, Mode, Outcome, run};

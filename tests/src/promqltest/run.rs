@@ -1,6 +1,6 @@
 //! Carries out a script: every `eval`, and the re-runs that must give the same.
 
-use engine::{EvalContext, Features, Sample, SampleValue, Value, evaluate};
+use engine::{EvalContext, Features, Sample, SampleValue, Value};
 use model::seam::QueryBudget;
 use model::seam::fake::MemorySource;
 use model::{StepGrid, TenantId};
@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::compare;
 use super::script::{self, Command, Eval};
+use crate::spread::{Spread, local, same};
 
 /// An `eval` that did not give what it should.
 #[derive(Clone, Debug)]
@@ -31,18 +32,56 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
 }
 
+/// How the queries of a script are evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Over all series at once.
+    Local,
+    /// Over all series at once, and by parts over this many shards in so many places: both must give the same bits.
+    Spread {
+        /// Shards.
+        shards: usize,
+        /// Places that the shards are in.
+        places: usize,
+    },
+}
+
+/// The series of a script, and the same spread.
+struct Data {
+    source: MemorySource,
+    mode: Mode,
+    spread: Option<Spread>,
+}
+
+impl Data {
+    /// The spread series, made anew after a change.
+    fn prepare(&mut self) {
+        if let (Mode::Spread { shards, places }, None) = (self.mode, &self.spread) {
+            self.spread = Some(Spread::of(&self.source, shards, places));
+        }
+    }
+}
+
 /// Runs the script `text`. An error means that the script itself cannot be read.
-pub fn run(text: &str) -> Result<Outcome, String> {
-    let mut source = MemorySource::new();
+pub fn run(text: &str, mode: Mode) -> Result<Outcome, String> {
+    let mut data = Data { source: MemorySource::new(), mode, spread: None };
     let mut outcome = Outcome::default();
     for command in script::parse(text)? {
         match command {
-            Command::Clear => source = MemorySource::new(),
-            Command::Load(load) => load.apply(&mut source)?,
-            Command::Eval(eval) => match run_eval(&eval, &source) {
-                Ok(()) => outcome.passed += 1,
-                Err((query, message)) => outcome.failures.push(Failure { line: eval.line, query, message }),
-            },
+            Command::Clear => data = Data { source: MemorySource::new(), mode, spread: None },
+            Command::Load(load) => {
+                load.apply(&mut data.source)?;
+                data.spread = None;
+            }
+            Command::Eval(eval) => {
+                data.prepare();
+                match run_eval(&eval, &data) {
+                    Ok(()) => outcome.passed += 1,
+                    Err((query, message)) => {
+                        outcome.failures.push(Failure { line: eval.line, query, message });
+                    }
+                }
+            }
         }
     }
     Ok(outcome)
@@ -51,7 +90,7 @@ pub fn run(text: &str) -> Result<Outcome, String> {
 /// The outcome of one query: its value, and its annotations as text (warnings, infos).
 type Answered = Result<(Value, Vec<String>, Vec<String>), String>;
 
-fn query(text: &str, source: &MemorySource, start: i64, end: i64, step: Option<i64>) -> Answered {
+fn query(text: &str, data: &Data, start: i64, end: i64, step: Option<i64>) -> Answered {
     let expr = parse(text, &ParseOptions::ALL).map_err(|e| e.to_string())?;
     let grid = step.map_or_else(|| StepGrid::instant(start), |step| StepGrid::range(start, end, step));
     let ctx = EvalContext {
@@ -64,7 +103,11 @@ fn query(text: &str, source: &MemorySource, start: i64, end: i64, step: Option<i
         },
         ..EvalContext::instant(TenantId::anonymous(), start, QueryBudget::unlimited())
     };
-    let answer = evaluate(&expr, grid, source, &ctx).map_err(|e| e.to_string())?;
+    let answer = local(&expr, grid, &data.source, &ctx);
+    if let Some(spread) = &data.spread {
+        same(&answer, &spread.evaluate(&expr, grid, &ctx), text).map_err(|e| format!("by parts: {e}"))?;
+    }
+    let answer = answer?;
     let warnings = answer.annotations.warnings().map(|a| a.render(text)).collect();
     let infos = answer.annotations.infos().map(|a| a.render(text)).collect();
     Ok((answer.value, warnings, infos))
@@ -84,27 +127,27 @@ fn check(eval: &Eval, answered: Answered) -> Result<Option<Value>, String> {
     }
 }
 
-fn run_eval(eval: &Eval, source: &MemorySource) -> Result<(), (String, String)> {
+fn run_eval(eval: &Eval, data: &Data) -> Result<(), (String, String)> {
     if eval.range {
-        let answered = query(&eval.expr, source, eval.start, eval.end, Some(eval.step));
+        let answered = query(&eval.expr, data, eval.start, eval.end, Some(eval.step));
         return check(eval, answered).map(|_| ()).map_err(|e| (eval.expr.clone(), e));
     }
     let mut queries = vec![(eval.expr.clone(), eval.at)];
     queries.extend(with_at(&eval.expr, eval.at).map_err(|e| (eval.expr.clone(), e))?);
     for (text, time) in queries {
-        instant(eval, source, &text, time).map_err(|e| (format!("{text} at {time} ms"), e))?;
+        instant(eval, data, &text, time).map_err(|e| (format!("{text} at {time} ms"), e))?;
     }
     Ok(())
 }
 
 /// An instant query, and the same as the middle step of a range query.
-fn instant(eval: &Eval, source: &MemorySource, text: &str, time: i64) -> Result<(), String> {
-    let Some(value) = check(eval, query(text, source, time, time, None))? else { return Ok(()) };
+fn instant(eval: &Eval, data: &Data, text: &str, time: i64) -> Result<(), String> {
+    let Some(value) = check(eval, query(text, data, time, time, None))? else { return Ok(()) };
     let own_times = Regex::new(r"(start|end|range|step)\(\)").map_err(|e| e.to_string())?;
     if eval.only_instant || own_times.is_match(text) {
         return Ok(());
     }
-    let (range, _, _) = query(text, source, time - 60_000, time + 60_000, Some(60_000))
+    let (range, _, _) = query(text, data, time - 60_000, time + 60_000, Some(60_000))
         .map_err(|e| format!("as a range query: failed: {e}"))?;
     if eval.ordered {
         return Ok(());
