@@ -207,7 +207,7 @@ pub static TABLE: &[Row] = &[
         constructs: &[construct::MATCHED],
         rule: Rule::Root,
         why: "series that match may be on different nodes, or results take labels from other series",
-        example: "rate(x[5m]) / on (job) y",
+        example: "rate(x[5m]) / on (job, instance, le) y",
         pushed: &["rate(x[5m])", "y"],
     },
     Row {
