@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::{EvalContext, evaluate};
+use engine::{EvalContext, distribute, evaluate};
 use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
 use model::{Failure, Labels, MetricMetadata, StepGrid, TenantId, TimeRange};
 use promql::{ParseOptions, parse};
@@ -125,5 +125,39 @@ fn eval(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, eval);
+/// The same over four places of a quarter of the series each, through the bytes that travel between nodes: what
+/// spreading a query costs in computing, all places and the root together.
+fn by_parts(c: &mut Criterion) {
+    let all = held();
+    let places: Vec<Held> =
+        (0..4).map(|place| Held(all.0.iter().skip(place).step_by(4).cloned().collect())).collect();
+    let grid = StepGrid::range(600_000, (SAMPLES - 1) * 15_000, 60_000);
+    let mut group = c.benchmark_group("eval/parts");
+    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements((SERIES * grid.count) as u64));
+    for query in [
+        "requests_total",
+        "sum by (job) (rate(requests_total[5m]))",
+        "histogram_quantile(0.9, sum by (job, le) (rate(requests_total[5m])))",
+        "topk(10, rate(requests_total[5m]))",
+    ] {
+        let expr = parse(query, &ParseOptions::ALL).expect("a valid query");
+        let ctx = EvalContext::range(TenantId::anonymous(), grid.end(), QueryBudget::unlimited());
+        group.bench_function(query, |b| {
+            b.iter(|| {
+                let plan = distribute::plan(&expr, grid, &ctx, distribute::Push::Everything).expect("a plan");
+                let mut joined = plan.nothing(&ctx.budget);
+                for place in &places {
+                    let bytes = distribute::run(plan.parts(), place, &ctx, 0).expect("a partial").encode();
+                    let partial = distribute::Partial::decode(&bytes, plan.parts(), &ctx.budget);
+                    joined.absorb(partial.expect("the same partial")).expect("it joins");
+                }
+                black_box(plan.finish(joined, &ctx).expect("it evaluates"))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, eval, by_parts);
 criterion_main!(benches);

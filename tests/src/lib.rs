@@ -1,14 +1,20 @@
 //! The harness of the scenario tests: real processes of the program, what they are sent, and what must be left of it.
 //!
-//! `node` starts and ends processes. `peer` starts other programs. `oracle` sends samples and checks what is kept of them. `power` is a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both versions. Tests that need root or a tool say so through [`tier`]: they print why they are
+//! `node` starts and ends processes. `peer` starts other programs. `oracle` sends samples and checks what is kept of
+//! them. `power` is a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends
+//! requests of both versions. `spread` evaluates queries by parts, `random_query` makes queries and series, `naive`
+//! evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they print why they are
 //! skipped, and fail instead where `REQUIRE_TIERS` names the tier.
 
+pub mod naive;
 pub mod node;
 pub mod oracle;
 pub mod peer;
 pub mod power;
 pub mod promqltest;
+pub mod random_query;
 pub mod remote_write;
+pub mod spread;
 
 /// Whether a tier may run: `missing` says what it lacks (`None` = nothing). Prints `skipped: …` when it lacks something;
 /// panics instead when the environment variable `REQUIRE_TIERS` (names separated by commas) holds `tier`.

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tests::node::Node;
-use tests::promqltest::{self, Outcome, Remote};
+use tests::promqltest::{self, Mode, Outcome, Remote};
+
+/// All series at once, and by parts.
+const MODES: [Mode; 2] = [Mode::Local, Mode::Spread { shards: 8, places: 3 }];
 
 /// What became of a folder's scripts.
 #[derive(Default)]
@@ -87,7 +90,9 @@ fn over_http(folder: &Path) {
 
 #[test]
 fn own_scripts() {
-    check(&own(), promqltest::run);
+    for mode in MODES {
+        check(&own(), |text| promqltest::run(text, mode));
+    }
 }
 
 #[test]
@@ -98,7 +103,9 @@ fn own_scripts_over_http() {
 #[test]
 fn upstream_scripts() {
     if let Some(folder) = upstream() {
-        check(&folder, promqltest::run);
+        for mode in MODES {
+            check(&folder, |text| promqltest::run(text, mode));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`ResultEncoder`] writes an answer in pieces, so that a large one is never in memory as a whole twice.
 
 use model::{Histogram, Labels, number};
-use query::{HistogramPoint, Point, QueryStats, Sample, SampleValue, Series, Value};
+use query::{Between, HistogramPoint, Point, QueryStats, Sample, SampleValue, Series, Value};
 
 use crate::body::Pieces;
 
@@ -384,7 +384,31 @@ fn push_stats(out: &mut String, stats: &QueryStats) {
     push_unsigned(out, stats.shards);
     out.push_str(r#","peakBytes":"#);
     push_unsigned(out, stats.peak_bytes);
+    push_between(out, &stats.between);
     out.push_str("}}");
+}
+
+/// Appends what went between nodes for a query, when anything did.
+fn push_between(out: &mut String, between: &Between) {
+    if *between == Between::default() {
+        return;
+    }
+    let all = [
+        ("nodes", between.nodes),
+        ("fragments", between.fragments),
+        ("fragmentBytes", between.fragment_bytes),
+        ("partialBytes", between.partial_bytes),
+        ("movedSeries", between.moved_series),
+        ("movedBytes", between.moved_bytes),
+        ("retries", between.retries),
+        ("evaluations", 1 + u64::from(between.again)),
+    ];
+    for (name, value) in all {
+        out.push(',');
+        push_string(out, name);
+        out.push(':');
+        push_unsigned(out, value);
+    }
 }
 
 /// Appends `,"warnings":[…],"infos":[…]`, leaving out what is empty.

@@ -17,6 +17,7 @@ mod cluster;
 mod encode;
 mod endpoints;
 mod error;
+mod explain;
 mod exposition;
 mod features;
 mod federate;

@@ -14,7 +14,7 @@ use crate::endpoints::{
 };
 use crate::state::ApiState;
 use crate::{
-    absent, admin, cluster, features, federate, layers, notifications, operate, otlp, query, read, search, status,
+    absent, admin, cluster, explain, features, federate, layers, notifications, operate, otlp, query, read, search, status,
     targets, ui, web, write,
 };
 
@@ -209,14 +209,13 @@ fn queries(table: Table) -> Table {
             "Exemplars of the series that an expression selects",
             both(query::query_exemplars),
         )
-        .add_with(
-            501,
+        .add(
             "/api/v1/query_explain",
             READ,
             RANGE,
             Media::Json,
             "How a range query would run",
-            both(absent::change),
+            both(explain::query_explain),
         )
         .add(
             "/api/v1/format_query",

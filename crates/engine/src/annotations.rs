@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use model::Failure;
 use promql::ast::Span;
 use promql::quote::quote;
 
+use crate::coding::{Reader, Writer};
 use model::number::format_float_g as general;
 use model::time::format_rfc3339;
 
@@ -62,7 +64,7 @@ impl Annotation {
     /// Takes what an earlier annotation with the same text gathered.
     fn absorb(&mut self, earlier: Self) {
         match (&mut self.detail, earlier.detail) {
-            (Detail::Occurrences(count), Detail::Occurrences(more)) => *count += more,
+            (Detail::Occurrences(count), Detail::Occurrences(more)) => *count = count.saturating_add(more),
             (
                 Detail::Forced { samples, first_ms, last_ms, lowest, highest, largest_difference },
                 Detail::Forced {
@@ -74,7 +76,7 @@ impl Annotation {
                     largest_difference: difference,
                 },
             ) => {
-                *samples += more;
+                *samples = samples.saturating_add(more);
                 *first_ms = first.min(*first_ms);
                 *last_ms = last.max(*last_ms);
                 *lowest = low.min(*lowest);
@@ -87,7 +89,7 @@ impl Annotation {
 }
 
 /// The annotations of an evaluation, each text once, in order of kind and text. Of several places with the same text
-/// the last one is kept.
+/// the one furthest to the right is kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Annotations {
     all: BTreeMap<(AnnotationKind, String), Annotation>,
@@ -104,7 +106,7 @@ impl Annotations {
         });
     }
 
-    /// Adds all of `other`.
+    /// Adds all of `other`. The order in which things are added does not matter.
     pub fn merge(&mut self, other: Self) {
         for (_, annotation) in other.all {
             self.insert(annotation);
@@ -114,6 +116,10 @@ impl Annotations {
     fn insert(&mut self, mut annotation: Annotation) {
         let key = (annotation.kind, annotation.text.clone());
         if let Some(earlier) = self.all.remove(&key) {
+            let right = |(start, end): (u32, u32)| (start, u32::MAX - end);
+            if right(earlier.span) > right(annotation.span) {
+                annotation.span = earlier.span;
+            }
             annotation.absorb(earlier);
         }
         self.all.insert(key, annotation);
@@ -122,6 +128,60 @@ impl Annotations {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Annotation> {
         self.all.values()
+    }
+
+    /// Writes them.
+    pub(crate) fn write(&self, to: &mut Writer) {
+        to.varint(self.all.len() as u64);
+        for annotation in self.all.values() {
+            to.u8(u8::from(annotation.kind == AnnotationKind::Warning));
+            to.text(&annotation.text);
+            to.varint(annotation.span.0.into());
+            to.varint(annotation.span.1.into());
+            match &annotation.detail {
+                Detail::None => to.u8(0),
+                Detail::Occurrences(count) => {
+                    to.u8(1);
+                    to.varint(*count);
+                }
+                Detail::Forced { samples, first_ms, last_ms, lowest, highest, largest_difference } => {
+                    to.u8(2);
+                    to.varint(*samples);
+                    to.signed(*first_ms);
+                    to.signed(*last_ms);
+                    [lowest, highest, largest_difference].into_iter().for_each(|v| to.float(*v));
+                }
+            }
+        }
+    }
+
+    /// What [`Annotations::write`] wrote.
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, Failure> {
+        let mut all = Self::default();
+        for _ in 0..from.count(5)? {
+            let kind = if from.flag()? { AnnotationKind::Warning } else { AnnotationKind::Info };
+            let text = from.text()?;
+            let mut place = || {
+                let at = from.varint()?;
+                u32::try_from(at).map_err(|_| from.damaged("an annotation's place beyond 32 bits"))
+            };
+            let span = (place()?, place()?);
+            let detail = match from.u8()? {
+                0 => Detail::None,
+                1 => Detail::Occurrences(from.varint()?),
+                2 => Detail::Forced {
+                    samples: from.varint()?,
+                    first_ms: from.signed()?,
+                    last_ms: from.signed()?,
+                    lowest: from.float()?,
+                    highest: from.float()?,
+                    largest_difference: from.float()?,
+                },
+                _ => return Err(from.damaged("an annotation of an unknown kind")),
+            };
+            all.insert(Annotation { kind, text, span, detail });
+        }
+        Ok(all)
     }
 
     /// The warnings.

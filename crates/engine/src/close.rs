@@ -46,6 +46,14 @@ pub(crate) fn close(expr: &Expr, grid: StepGrid, ctx: &EvalContext) -> Result<No
     Ok(node)
 }
 
+/// Closes an expression that was closed before, when it was a part of a larger one; `counts_only`: it stood below a
+/// function of counts and sums of histograms.
+pub(crate) fn close_part(expr: &Expr, counts_only: bool) -> Result<Node, EvalError> {
+    let times = Times { start: 0, end: 0, step: 0, subquery_step: 1 };
+    let place = Place { stats: counts_only, ..Place::default() };
+    Ok(times.build(expr, place)?.0)
+}
+
 /// The query's own times, ms.
 struct Times {
     start: i64,
@@ -139,7 +147,7 @@ impl Times {
             }
             ExprKind::Paren(inner) => return self.build(inner, place),
         };
-        Ok((Node { kind, span: expr.span, once: false }, fate))
+        Ok((Node { kind, span: expr.span, once: false, remote: None }, fate))
     }
 
     /// The value of functions that only name the query's own times.

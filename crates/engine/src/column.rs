@@ -142,6 +142,13 @@ impl Charge {
         self.bytes += bytes;
         self.budget.charge(bytes)
     }
+
+    /// Takes over what `other` took.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        if Arc::ptr_eq(&self.budget, &other.budget) {
+            self.bytes += std::mem::take(&mut other.bytes);
+        }
+    }
 }
 
 impl Drop for Charge {
@@ -161,6 +168,13 @@ impl Columns {
     /// None.
     pub(crate) fn new(budget: &Arc<QueryBudget>) -> Self {
         Self { list: Vec::new(), charge: Charge::new(budget) }
+    }
+
+    /// Adds all of `other`.
+    pub(crate) fn append(&mut self, other: Self) {
+        let Self { mut list, charge } = other;
+        self.list.append(&mut list);
+        self.charge.join(charge);
     }
 
     /// Adds one, or fails when the budget is used up.

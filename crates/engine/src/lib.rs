@@ -1,13 +1,21 @@
 //! Evaluates a checked PromQL tree over a [`SeriesSource`], in columns: each series is read once for the whole
 //! step grid and every function fills one column of floats (and histograms) for all steps.
 //!
-//! Not here: parsing (`promql`), network, disk, HTTP, clocks, threads. The one entrance is [`evaluate`].
+//! The answer does not depend on the order in which a source gives its series, nor on how they are spread over sources:
+//! [`distribute`] evaluates parts of an expression where the series are, and the rest over what they give, to the same
+//! bits.
+//!
+//! Not here: parsing (`promql`), network, disk, HTTP, clocks, threads. The entrances are [`evaluate`] and
+//! [`distribute`].
 
 mod annotations;
 mod close;
+mod coding;
 mod column;
+pub mod distribute;
 mod error;
 mod eval;
+mod groups;
 mod histogram;
 pub mod histograms;
 mod kahan;
@@ -105,6 +113,8 @@ pub fn evaluate(
 ) -> Result<Answer, EvalError> {
     let plan = close::close(expr, grid, ctx)?;
     let notes = RefCell::new(Annotations::default());
-    let value = eval::Evaluator { source, ctx, notes: &notes, grid }.answer(&plan)?;
+    let found = distribute::nothing_found();
+    let evaluator = eval::Evaluator { source, ctx, notes: &notes, grid, found: &found, is_part: false };
+    let value = evaluator.answer(&plan)?;
     Ok(Answer { value, annotations: notes.into_inner() })
 }

@@ -12,6 +12,8 @@ pub(crate) struct Node {
     pub(crate) span: Span,
     /// The same at every step, and worth evaluating only once.
     pub(crate) once: bool,
+    /// Evaluated elsewhere, as this part (`distribute`).
+    pub(crate) remote: Option<usize>,
 }
 
 /// The kinds of closed expression.
@@ -42,7 +44,7 @@ pub(crate) struct Select {
 }
 
 /// When something is evaluated, as a function of the step's time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shift {
     /// Instead of the step's time, ms.
     pub(crate) at: Option<i64>,

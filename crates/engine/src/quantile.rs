@@ -39,7 +39,8 @@ fn nan_first(a: f64, b: f64) -> std::cmp::Ordering {
         (true, true) => std::cmp::Ordering::Equal,
         (true, false) => std::cmp::Ordering::Less,
         (false, true) => std::cmp::Ordering::Greater,
-        (false, false) => a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal),
+        // Zeros are told apart, so that the order in which values come does not matter.
+        (false, false) => a.total_cmp(&b),
     }
 }
 

@@ -4,6 +4,9 @@
 //! about a hundred places apart, overflow, infinities, NaN) goes to a wide fixed-point number beside them, which
 //! holds any sum of floats exactly. Not here: sums along time (`kahan.rs`).
 
+use model::Failure;
+
+use crate::coding::{Reader, Writer};
 use crate::column::is_absent;
 
 /// 2^(−1074) is the weight of bit 0 of the first limb. 2098 bits hold every float; 64 more take the carries of
@@ -40,6 +43,18 @@ impl Wide {
         let wide = u128::from(mantissa) << bit;
         let parts = [wide as u64, (wide >> 64) as u64];
         if bits >> 63 == 0 { self.add_at(limb, parts) } else { self.sub_at(limb, parts) }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.nan |= other.nan;
+        self.plus_inf |= other.plus_inf;
+        self.minus_inf |= other.minus_inf;
+        let mut carry = false;
+        for (limb, more) in self.limbs.iter_mut().zip(&other.limbs) {
+            let (sum, c1) = limb.overflowing_add(*more);
+            let (sum, c2) = sum.overflowing_add(u64::from(carry));
+            (*limb, carry) = (sum, c1 | c2);
+        }
     }
 
     fn add_at(&mut self, at: usize, parts: [u64; 2]) {
@@ -232,6 +247,24 @@ impl ExactSums {
         }
     }
 
+    /// The sum at `step`, apart.
+    pub(crate) fn at(&self, step: usize) -> Exact {
+        let wide = self.wide.get(step).cloned().flatten();
+        Exact { high: self.high[step], low: self.low[step], wide }
+    }
+
+    /// Adds `other` at `step`.
+    pub(crate) fn absorb(&mut self, step: usize, other: &Exact) {
+        self.add(step, other.high);
+        self.add(step, other.low);
+        if let Some(more) = &other.wide {
+            if self.wide.is_empty() {
+                self.wide.resize_with(self.high.len(), || None);
+            }
+            self.wide[step].get_or_insert_with(|| Box::new(Wide::new())).absorb(more);
+        }
+    }
+
     /// The sum at `step` as an unevaluated sum of two floats, correct to about 106 bits.
     pub(crate) fn double(&self, step: usize) -> (f64, f64) {
         match self.wide.get(step).and_then(Option::as_ref) {
@@ -248,6 +281,175 @@ impl ExactSums {
                 (first, all.round_scaled(0))
             }
         }
+    }
+}
+
+/// One exact sum.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exact {
+    high: f64,
+    low: f64,
+    wide: Option<Box<Wide>>,
+}
+
+/// How an exact sum is written: the shortest form that holds it, so that equal sums are written alike.
+mod form {
+    pub(super) const ZERO: u8 = 0;
+    pub(super) const ONE: u8 = 1;
+    pub(super) const TWO: u8 = 2;
+    pub(super) const WIDE: u8 = 3;
+    pub(super) const PLUS_INF: u8 = 4;
+    pub(super) const MINUS_INF: u8 = 5;
+    pub(super) const NAN: u8 = 6;
+    pub(super) const WHOLE: u8 = 7;
+}
+
+impl Exact {
+    /// The sum of one value.
+    pub(crate) fn of(value: f64) -> Self {
+        let mut exact = Self::default();
+        exact.add(value);
+        exact
+    }
+
+    /// Adds `value`.
+    #[inline]
+    pub(crate) fn add(&mut self, value: f64) {
+        let (sum, error) = two_sum(self.high, value);
+        let (rest, spill) = two_sum(self.low, error);
+        if spill == 0.0 && sum.is_finite() {
+            (self.high, self.low) = (sum, rest);
+        } else {
+            let mut wide = self.all();
+            wide.add(value);
+            *self = Self { high: 0.0, low: 0.0, wide: Some(Box::new(wide)) };
+        }
+    }
+
+    /// Adds `other`.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.add(other.high);
+        self.add(other.low);
+        if let Some(more) = &other.wide {
+            self.wide.get_or_insert_with(|| Box::new(Wide::new())).absorb(more);
+        }
+    }
+
+    fn all(&self) -> Wide {
+        let mut all = self.wide.as_ref().map_or_else(Wide::new, |wide| (**wide).clone());
+        all.add(self.high);
+        all.add(self.low);
+        all
+    }
+
+    fn scaled(&self, down: i32) -> f64 {
+        match self.wide {
+            None => scale(self.high + self.low, -down),
+            Some(_) => self.all().round_scaled(down),
+        }
+    }
+
+    /// The sum, rounded once.
+    pub(crate) fn sum(&self) -> f64 {
+        self.scaled(0)
+    }
+
+    /// The sum, rounded once (beyond the largest float too), divided by `count`.
+    pub(crate) fn mean(&self, count: f64) -> f64 {
+        let sum = self.sum();
+        if sum.is_finite() { sum / count } else { scale(self.scaled(64) / count, 64) }
+    }
+
+    /// Writes it; equal sums give equal bytes.
+    pub(crate) fn write(&self, to: &mut Writer) {
+        let (first, second) = match &self.wide {
+            None => two_sum(self.high, self.low),
+            Some(_) => {
+                let mut rest = self.all();
+                let first = rest.round_scaled(0);
+                let special = if first.is_nan() {
+                    Some(form::NAN)
+                } else if rest.plus_inf {
+                    Some(form::PLUS_INF)
+                } else if rest.minus_inf {
+                    Some(form::MINUS_INF)
+                } else {
+                    None
+                };
+                if let Some(special) = special {
+                    return to.u8(special);
+                }
+                let mut second = 0.0;
+                if first.is_finite() {
+                    rest.add(-first);
+                    second = rest.round_scaled(0);
+                    rest.add(-second);
+                }
+                if !first.is_finite() || rest.limbs.iter().any(|l| *l != 0) {
+                    return self.all().write(to);
+                }
+                (first, second)
+            }
+        };
+        if first == 0.0 {
+            to.u8(form::ZERO);
+        } else if second != 0.0 {
+            to.u8(form::TWO);
+            to.float(first);
+            to.float(second);
+        } else if first.abs() < 1e12 && first.fract() == 0.0 {
+            to.u8(form::WHOLE);
+            to.signed(first as i64);
+        } else {
+            to.u8(form::ONE);
+            to.float(first);
+        }
+    }
+
+    /// What [`Exact::write`] wrote.
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, Failure> {
+        Ok(match from.u8()? {
+            form::ZERO => Self::default(),
+            form::ONE => Self::of(from.float()?),
+            form::TWO => {
+                let mut exact = Self::of(from.float()?);
+                exact.add(from.float()?);
+                exact
+            }
+            form::WIDE => Self { wide: Some(Box::new(Wide::read(from)?)), ..Self::default() },
+            form::PLUS_INF => Self::of(f64::INFINITY),
+            form::MINUS_INF => Self::of(f64::NEG_INFINITY),
+            form::NAN => Self::of(f64::NAN),
+            form::WHOLE => Self::of(from.signed()? as f64),
+            _ => return Err(from.damaged("an exact sum of an unknown form")),
+        })
+    }
+}
+
+impl Wide {
+    /// Writes the limbs without the zeros below and the signs above.
+    fn write(&self, to: &mut Writer) {
+        let sign = if self.limbs[LIMBS - 1] >> 63 == 1 { u64::MAX } else { 0 };
+        let low = self.limbs.iter().position(|l| *l != 0).unwrap_or(0);
+        let top = self.limbs.iter().rposition(|l| *l != sign).map_or(low, |at| at + 1).max(low);
+        to.u8(form::WIDE);
+        to.u8((sign & 1) as u8);
+        to.u8(low as u8);
+        to.u8((top - low) as u8);
+        self.limbs[low..top].iter().for_each(|limb| to.bytes.extend_from_slice(&limb.to_le_bytes()));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Failure> {
+        let sign = if from.flag()? { u64::MAX } else { 0 };
+        let (low, len) = (usize::from(from.u8()?), usize::from(from.u8()?));
+        if low + len > LIMBS {
+            return Err(from.damaged("a wide sum of too many limbs"));
+        }
+        let mut wide = Self::new();
+        for (at, limb) in wide.limbs.iter_mut().enumerate().skip(low) {
+            *limb = if at < low + len { from.float()?.to_bits() } else { sign };
+        }
+        Ok(wide)
     }
 }
 
@@ -325,6 +527,42 @@ mod tests {
             }
             for step in 0..70 {
                 prop_assert!(a.sum(step).to_bits() == b.sum(step).to_bits() || a.sum(step).is_nan());
+            }
+        }
+
+        #[test]
+        fn sums_of_parts_are_the_sum_and_are_written_alike(
+            mut values in prop::collection::vec(any_float(), 0..30), cuts in prop::collection::vec(0usize..30, 0..4),
+        ) {
+            let sum_of = |values: &[f64]| {
+                let mut sum = Exact::default();
+                values.iter().for_each(|v| sum.add(*v));
+                sum
+            };
+            let bytes_of = |sum: &Exact| {
+                let mut writer = Writer::default();
+                sum.write(&mut writer);
+                writer.bytes
+            };
+            let expected = bytes_of(&sum_of(&values));
+            let whole = exact(&values);
+            values.reverse();
+            let mut all = Exact::default();
+            let mut column = ExactSums::new(1);
+            let mut from = 0;
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(values.len())).chain([values.len()]).collect();
+            cuts.sort_unstable();
+            for cut in cuts {
+                let bytes = bytes_of(&sum_of(&values[from..cut]));
+                let part = Exact::read(&mut Reader::new(&bytes)).unwrap();
+                all.absorb(&part);
+                column.absorb(0, &part);
+                from = cut;
+            }
+            prop_assert_eq!(bytes_of(&all), expected.clone());
+            prop_assert_eq!(bytes_of(&column.at(0)), expected);
+            for sum in [all.sum(), column.sum(0)] {
+                prop_assert!(sum.to_bits() == whole.to_bits() || (sum.is_nan() && whole.is_nan()));
             }
         }
 

@@ -6,6 +6,7 @@
 //! | [`SampleSink`] | `scrape`, `api` (remote write) | `ingest`, [`fake::RecordingSink`] |
 //! | [`ShardWriter`] | `ingest` | `replication` (this node's leaders), later `rpc` (other nodes) |
 //! | [`ShardReader`] | `query` | `replication` (this node's replicas), later `rpc` |
+//! | [`FragmentRunner`] | `rpc` (for other nodes) | `query` |
 //! | [`Clock`] | everybody | [`SystemClock`], [`fake::ManualClock`] |
 //! | [`TargetsView`], [`StorageView`], [`ClusterView`] | `api` | `scrape`, `replication` |
 
@@ -172,6 +173,38 @@ impl SeriesData {
         self.histograms.clear();
         self.starts.clear();
     }
+
+    /// Takes the samples of `other`, of the same series, in order of time; where both have one, its own stays.
+    pub fn join(&mut self, other: &Self) {
+        let mut out = Self { labels: self.labels.clone(), ..Self::default() };
+        let has_starts = !self.starts.is_empty() || !other.starts.is_empty();
+        let (mut i, mut j) = (0, 0);
+        while i < self.stamps.len() || j < other.stamps.len() {
+            let is_own = match (self.stamps.get(i), other.stamps.get(j)) {
+                (Some(x), Some(y)) => {
+                    if x == y {
+                        j += 1;
+                    }
+                    x <= y
+                }
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            let (source, at) = if is_own { (&*self, &mut i) } else { (other, &mut j) };
+            if let Ok(found) =
+                source.histograms.binary_search_by_key(&(*at as u32), |(position, _)| *position)
+            {
+                out.histograms.push((out.stamps.len() as u32, Arc::clone(&source.histograms[found].1)));
+            }
+            if has_starts {
+                out.starts.push(source.starts.get(*at).copied().unwrap_or(0));
+            }
+            out.stamps.push(source.stamps[*at]);
+            out.values.push(source.values[*at]);
+            *at += 1;
+        }
+        *self = out;
+    }
 }
 
 /// The answer to a select: one series after the other.
@@ -241,6 +274,38 @@ pub trait ShardReader: Send + Sync {
         let _ = range;
         true
     }
+
+    /// The version of the shard map by which [`ShardReader::shards`] and [`ShardReader::placement`] answer. A fragment
+    /// carries it, and the node that runs the fragment compares it with its own.
+    fn epoch(&self) -> Epoch {
+        Epoch(0)
+    }
+
+    /// `shards` grouped by the node that answers for them: each shard once, each node once, `None` = this node (its
+    /// shards are read by [`ShardReader::snapshot`]). May answer otherwise at the next call, when leaders moved.
+    fn placement(&self, shards: &[ShardId]) -> Vec<(Option<NodeId>, Vec<ShardId>)> {
+        vec![(None, shards.to_vec())]
+    }
+
+    /// Has `node` run a query's fragment over its shards, and gives the partial that it answers with; both are opaque
+    /// bytes, see [`FragmentRunner`]. The fragment carries its own deadline; dropping the future gives the work up.
+    /// Fails with [`Code::Unavailable`] when the node cannot be reached, and as the runner there fails.
+    fn fragment(&self, node: NodeId, fragment: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
+        let _ = fragment;
+        Box::pin(async move {
+            Err(Failure::new(Code::Unavailable, format!("node {node} is not known to this reader")))
+        })
+    }
+}
+
+/// Runs fragments of queries for other nodes, over the shards of this one.
+pub trait FragmentRunner: Send + Sync {
+    /// The partial (or, for a lookup of labels, its answer) of the encoded `fragment`. Fails with [`Code::WrongOwner`]
+    /// when the asker's shard map has another epoch than this node's, with [`Code::Unavailable`] when a shard cannot be
+    /// read here (both: ask again by a fresh placement, inside the deadline), with [`Code::Invalid`] when the bytes
+    /// are no fragment of a version that this node knows, else as the evaluation fails. Dropping the future stops the
+    /// work at its next check.
+    fn run(&self, fragment: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
 }
 
 // ---------------------------------------------------------------- writing

@@ -66,3 +66,16 @@ impl From<Failure> for QueryError {
         }
     }
 }
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Parse(message) | QueryError::Invalid(message) => Self::new(Code::Invalid, message),
+            QueryError::Execution(message) => Self::new(Code::Execution, message),
+            QueryError::Timeout(message) => Self::new(Code::Timeout, message),
+            QueryError::Cancelled(message) => Self::new(Code::Cancelled, message),
+            QueryError::Unavailable { message, retry_after } => Self::unavailable(message, retry_after),
+            QueryError::Internal(message) => Self::new(Code::Internal, message),
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{Annotation, EvalContext, Value};
 use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesExemplars, SeriesSource, ShardReader};
-use model::{Exemplar, Labels, Matcher, MetricMetadata, StepGrid, TenantId, TimeRange};
+use model::{Epoch, Exemplar, Labels, Matcher, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange};
 use prometheus_client::registry::Registry;
 use promql::ast::Expr;
 use tokio::time::Instant;
@@ -16,10 +16,13 @@ use crate::active::{ActiveGuard, ActiveQuery, ActiveTable};
 use crate::candidates::{self, Need};
 use crate::config::Config;
 use crate::error::QueryError;
-use crate::leaf::Pool;
+use crate::explain;
+use crate::fan_out::{FanOut, Group, is_here};
+use crate::leaf::{Place, Pool};
 use crate::log::{Logged, Origin, QueryLog};
+use crate::lookup::{Ask, Told};
 use crate::metrics::{ErrorLabel, KindLabel, Metrics};
-use crate::stats::{QueryStats, Timings};
+use crate::stats::{Between, QueryStats, Timings};
 use crate::union::Union;
 use crate::{snapshot, syntax_tree};
 
@@ -63,17 +66,19 @@ pub struct Frontend {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    reader: Arc<dyn ShardReader>,
-    config: Config,
+pub(crate) struct Inner {
+    pub(crate) reader: Arc<dyn ShardReader>,
+    pub(crate) config: Config,
     subquery_step_ms: AtomicI64,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Evaluations; label calls have places of their own, so that completion in a page never waits for dashboards.
     evaluations: Pool,
     lookups: Pool,
-    active: Arc<ActiveTable>,
+    /// Parts of queries over several nodes, whoever asks; see `runner.rs` for why they are apart.
+    pub(crate) leaves: Pool,
+    pub(crate) active: Arc<ActiveTable>,
     log: QueryLog,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 /// What one call carries through its stages.
@@ -101,12 +106,17 @@ impl Frontend {
             clock,
             evaluations: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
             lookups: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
+            leaves: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
             active: Arc::new(active_table(&config)),
             log: QueryLog::default(),
             metrics,
             config,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The settings.
@@ -174,21 +184,12 @@ impl Frontend {
         limit: usize,
         options: &Options,
     ) -> Result<Vec<Labels>, QueryError> {
-        let run = self.lookup("series", selectors, range, options, move |source, requests| {
-            if let [request] = requests {
-                return Ok(source.series(request, limit)?);
+        let run = async {
+            match self.lookup("series", Ask::Series, selectors, range, limit, options).await? {
+                Told::Series(series) => Ok(series),
+                Told::Strings(_) | Told::Metadata(_) => Err(unexpected()),
             }
-            let mut all = Vec::new();
-            for request in requests {
-                all.append(&mut source.series(request, limit)?);
-            }
-            all.sort_unstable();
-            all.dedup();
-            if limit > 0 {
-                all.truncate(limit);
-            }
-            Ok(all)
-        });
+        };
         self.counted("series", run).await
     }
 
@@ -200,9 +201,7 @@ impl Frontend {
         limit: usize,
         options: &Options,
     ) -> Result<Vec<String>, QueryError> {
-        let run = self.lookup("labels", selectors, range, options, move |source, requests| {
-            merged_strings(requests, limit, |request| Ok(source.label_names(request, limit)?))
-        });
+        let run = self.strings("labels", Ask::Names, selectors, range, limit, options);
         self.counted("labels", run).await
     }
 
@@ -216,10 +215,8 @@ impl Frontend {
         limit: usize,
         options: &Options,
     ) -> Result<Vec<String>, QueryError> {
-        let name = name.to_owned();
-        let run = self.lookup("label_values", selectors, range, options, move |source, requests| {
-            merged_strings(requests, limit, |request| Ok(source.label_values(request, &name, limit)?))
-        });
+        let ask = Ask::Values(name.to_owned());
+        let run = self.strings("label_values", ask, selectors, range, limit, options);
         self.counted("label_values", run).await
     }
 
@@ -230,14 +227,10 @@ impl Frontend {
         range: TimeRange,
         options: &Options,
     ) -> Result<Vec<SeriesExemplars>, QueryError> {
-        let run = self.lookup("exemplars", selectors, range, options, |source, requests| {
-            let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
-            for request in requests {
-                all.extend(source.exemplars(request)?.into_iter().map(|s| (s.labels, s.exemplars)));
-            }
-            let series = |(labels, exemplars)| SeriesExemplars { labels, exemplars };
-            Ok(all.into_iter().map(series).collect())
-        });
+        let run = async {
+            let call = self.admit("exemplars", selectors_text(&selectors), options);
+            until_stopped(&call.active, self.run_exemplars(&call, selectors, range)).await
+        };
         self.counted("exemplars", run).await
     }
 
@@ -247,12 +240,37 @@ impl Frontend {
         family: Option<&str>,
         options: &Options,
     ) -> Result<Vec<MetricMetadata>, QueryError> {
-        let family = family.map(str::to_owned);
-        let tenant = options.tenant.clone();
-        let run = self.lookup("metadata", Vec::new(), TimeRange::ALL, options, move |source, _| {
-            Ok(source.metadata(&tenant, family.as_deref())?)
-        });
+        let ask = Ask::Metadata(family.map(str::to_owned));
+        let run = async {
+            match self.lookup("metadata", ask, Vec::new(), TimeRange::ALL, 0, options).await? {
+                Told::Metadata(all) => Ok(all),
+                Told::Series(_) | Told::Strings(_) => Err(unexpected()),
+            }
+        };
         self.counted("metadata", run).await
+    }
+
+    /// What would be done for the query `text` at `start_ms` … `end_ms`, as JSON: its parts, what the root evaluates, and
+    /// which nodes and shards would answer. Nothing is evaluated.
+    pub async fn explain(
+        &self,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        options: &Options,
+    ) -> Result<serde_json::Value, QueryError> {
+        if step_ms <= 0 || end_ms < start_ms {
+            return Err(QueryError::Invalid(
+                "a step must be positive, and an end not before its start".into(),
+            ));
+        }
+        let grid = StepGrid::range(start_ms, end_ms, step_ms);
+        let expr = self.parse(text)?;
+        let budget = QueryBudget::new(self.inner.config.max_memory_bytes);
+        let context = self.context(options.tenant.clone(), options.lookback_ms, end_ms, false, budget);
+        let (groups, overlapping) = self.places(&expr, grid, &context);
+        explain::explain(&expr, grid, &context, &groups, overlapping)
     }
 
     /// The queries under way, oldest first.
@@ -371,26 +389,34 @@ impl Frontend {
         inner.metrics.queue.observe(queue.as_secs_f64());
 
         let preparing = Instant::now();
-        let context = EvalContext {
-            tenant: call.tenant.clone(),
-            lookback_ms: lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
-            subquery_step_ms: inner.subquery_step_ms.load(Ordering::Relaxed),
-            end_ms,
-            is_instant,
-            features: inner.config.features,
-            budget: Arc::clone(&call.budget),
+        let context =
+            self.context(call.tenant.clone(), lookback_ms, end_ms, is_instant, Arc::clone(&call.budget));
+        let mut place = Some(place);
+        let (answer, between, shards, prepared, evaluated) = loop {
+            let place = match place.take() {
+                Some(place) => place,
+                None => inner.evaluations.place(call.deadline).await?,
+            };
+            let epoch = inner.reader.epoch();
+            let (groups, overlapping) = self.places(&expr, grid, &context);
+            let shards: u64 = groups.iter().map(|(_, shards)| shards.len() as u64).sum();
+            if is_here(&groups) {
+                let here: Vec<ShardId> = groups.into_iter().flat_map(|(_, shards)| shards).collect();
+                let source = self.source(&here, overlapping, call).await?;
+                let prepared = preparing.elapsed();
+                let evaluating = Instant::now();
+                let answer = self.evaluate_here(place, expr, grid, source, context, call).await?;
+                break (answer, Between::default(), shards, prepared, evaluating.elapsed());
+            }
+            let prepared = preparing.elapsed();
+            let evaluating = Instant::now();
+            let fan = self.fan_out(call, epoch);
+            let spread = fan.evaluate(&expr, grid, &context, groups, overlapping, place).await?;
+            // Nothing: the shard map changed, the shards are chosen again.
+            if let Some(spread) = spread {
+                break (spread.answer, spread.between, shards, prepared, evaluating.elapsed());
+            }
         };
-        let needs = candidates::needs(&expr, grid, end_ms, context.lookback_ms, context.subquery_step_ms);
-        let (source, shards) = self.source(&needs, call).await?;
-        let prepared = preparing.elapsed();
-
-        let evaluating = Instant::now();
-        let work = move || {
-            let answer = engine::evaluate(&expr, grid, &source, &context);
-            answer.map_err(|e| QueryError::from(model::Failure::from(e)))
-        };
-        let answer = inner.evaluations.run(place, call.deadline, &call.budget, work).await?;
-        let evaluated = evaluating.elapsed();
 
         inner.metrics.samples.inc_by(call.budget.samples());
         let stats = QueryStats {
@@ -405,47 +431,143 @@ impl Frontend {
             samples: call.budget.samples(),
             peak_bytes: call.budget.peak_bytes(),
             shards,
+            between,
         };
         let annotations = answer.annotations.iter().cloned().collect();
         Ok(Outcome { value: answer.value, annotations, stats })
     }
 
-    /// Runs a label call: `ask` gets the source and one request for each selector (one without matchers when there
-    /// is none).
-    async fn lookup<T: Send + 'static>(
+    /// Evaluates over this node's shards alone, as one source.
+    async fn evaluate_here(
+        &self,
+        place: Place,
+        expr: Expr,
+        grid: StepGrid,
+        source: Union,
+        context: EvalContext,
+        call: &Call,
+    ) -> Result<engine::Answer, QueryError> {
+        let work = move || {
+            let answer = engine::evaluate(&expr, grid, &source, &context);
+            answer.map_err(|e| QueryError::from(model::Failure::from(e)))
+        };
+        self.inner.evaluations.run(place, call.deadline, &call.budget, work).await
+    }
+
+    fn context(
+        &self,
+        tenant: TenantId,
+        lookback_ms: Option<i64>,
+        end_ms: i64,
+        is_instant: bool,
+        budget: Arc<QueryBudget>,
+    ) -> EvalContext {
+        let inner = &self.inner;
+        EvalContext {
+            tenant,
+            lookback_ms: lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
+            subquery_step_ms: inner.subquery_step_ms.load(Ordering::Relaxed),
+            end_ms,
+            is_instant,
+            features: inner.config.features,
+            budget,
+        }
+    }
+
+    /// The places that answer a query, and whether a series may have samples in several shards.
+    fn places(&self, expr: &Expr, grid: StepGrid, context: &EvalContext) -> (Vec<Group>, bool) {
+        let reader = self.inner.reader.as_ref();
+        let EvalContext { lookback_ms, subquery_step_ms, end_ms, .. } = *context;
+        let needs = candidates::needs(expr, grid, end_ms, lookback_ms, subquery_step_ms);
+        self.placed(reader, &context.tenant, &needs)
+    }
+
+    fn placed(&self, reader: &dyn ShardReader, tenant: &TenantId, needs: &[Need<'_>]) -> (Vec<Group>, bool) {
+        let shards = candidates::shards(reader, tenant, needs);
+        let overlapping = shards.len() > 1 && reader.overlapping(candidates::hull(needs));
+        (reader.placement(&shards), overlapping)
+    }
+
+    fn fan_out<'f>(&'f self, call: &'f Call, epoch: Epoch) -> FanOut<'f> {
+        let inner = &self.inner;
+        FanOut {
+            reader: inner.reader.as_ref(),
+            leaves: &inner.leaves,
+            roots: &inner.evaluations,
+            metrics: &inner.metrics,
+            tenant: &call.tenant,
+            epoch,
+            level: call.level,
+            deadline: call.deadline,
+            budget: &call.budget,
+            memory_bytes: inner.config.max_memory_bytes,
+        }
+    }
+
+    async fn strings(
         &self,
         kind: &'static str,
+        ask: Ask,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+        limit: usize,
+        options: &Options,
+    ) -> Result<Vec<String>, QueryError> {
+        match self.lookup(kind, ask, selectors, range, limit, options).await? {
+            Told::Strings(strings) => Ok(strings),
+            Told::Series(_) | Told::Metadata(_) => Err(unexpected()),
+        }
+    }
+
+    /// Runs a label call, with one request for each selector (one without matchers when there is none).
+    async fn lookup(
+        &self,
+        kind: &'static str,
+        ask: Ask,
         mut selectors: Vec<Vec<Matcher>>,
         range: TimeRange,
+        limit: usize,
         options: &Options,
-        ask: impl FnOnce(&dyn SeriesSource, &[SelectRequest]) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<T, QueryError> {
+    ) -> Result<Told, QueryError> {
         if selectors.is_empty() {
             selectors.push(Vec::new());
         }
         let call = self.admit(kind, selectors_text(&selectors), options);
-        until_stopped(&call.active, self.run_lookup(&call, selectors, range, ask)).await
+        until_stopped(&call.active, self.run_lookup(&call, ask, selectors, range, limit)).await
     }
 
-    async fn run_lookup<T: Send + 'static>(
+    async fn run_lookup(
         &self,
         call: &Call,
+        ask: Ask,
         selectors: Vec<Vec<Matcher>>,
         range: TimeRange,
-        ask: impl FnOnce(&dyn SeriesSource, &[SelectRequest]) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<T, QueryError> {
-        let place = self.inner.lookups.place(call.deadline).await?;
-        let needs: Vec<Need<'_>> = selectors.iter().map(|matchers| Need { matchers, range }).collect();
-        let (source, _) = self.source(&needs, call).await?;
-        let request = |matchers| SelectRequest {
-            tenant: call.tenant.clone(),
-            matchers,
-            range,
-            budget: Arc::clone(&call.budget),
-        };
-        let requests: Vec<SelectRequest> = selectors.into_iter().map(request).collect();
-        let work = move || ask(&source, &requests);
-        self.inner.lookups.run(place, call.deadline, &call.budget, work).await
+        limit: usize,
+    ) -> Result<Told, QueryError> {
+        let inner = &self.inner;
+        let place = inner.lookups.place(call.deadline).await?;
+        loop {
+            let epoch = inner.reader.epoch();
+            let needs: Vec<Need<'_>> = selectors.iter().map(|matchers| Need { matchers, range }).collect();
+            let (groups, overlapping) = self.placed(inner.reader.as_ref(), &call.tenant, &needs);
+            if is_here(&groups) {
+                let here: Vec<ShardId> = groups.into_iter().flat_map(|(_, shards)| shards).collect();
+                let source = self.source(&here, overlapping, call).await?;
+                let request = |matchers| SelectRequest {
+                    tenant: call.tenant.clone(),
+                    matchers,
+                    range,
+                    budget: Arc::clone(&call.budget),
+                };
+                let requests: Vec<SelectRequest> = selectors.into_iter().map(request).collect();
+                let work = move || Ok(ask.of(&source, &requests, limit)?);
+                return inner.lookups.run(place, call.deadline, &call.budget, work).await;
+            }
+            let fan = self.fan_out(call, epoch);
+            if let Some(told) = fan.lookup(ask.clone(), selectors.clone(), range, limit, groups).await? {
+                return Ok(told);
+            }
+        }
     }
 
     pub(crate) fn admit(&self, kind: &'static str, text: String, options: &Options) -> Call {
@@ -465,14 +587,48 @@ impl Frontend {
         }
     }
 
-    pub(crate) async fn source(&self, needs: &[Need<'_>], call: &Call) -> Result<(Union, u64), QueryError> {
+    async fn run_exemplars(
+        &self,
+        call: &Call,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesExemplars>, QueryError> {
+        let lookups = &self.inner.lookups;
+        let place = lookups.place(call.deadline).await?;
+        let needs: Vec<Need<'_>> = selectors.iter().map(|matchers| Need { matchers, range }).collect();
+        let source = self.anywhere(&needs, call).await?;
+        let (tenant, budget) = (call.tenant.clone(), Arc::clone(&call.budget));
+        let work = move || {
+            let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+            for matchers in selectors {
+                let request =
+                    SelectRequest { tenant: tenant.clone(), matchers, range, budget: Arc::clone(&budget) };
+                all.extend(source.exemplars(&request)?.into_iter().map(|s| (s.labels, s.exemplars)));
+            }
+            let series = |(labels, exemplars)| SeriesExemplars { labels, exemplars };
+            Ok(all.into_iter().map(series).collect())
+        };
+        lookups.run(place, call.deadline, &call.budget, work).await
+    }
+
+    /// Snapshots of the shards that `needs` ask for, wherever these are: series of other nodes come over the wire.
+    pub(crate) async fn anywhere(&self, needs: &[Need<'_>], call: &Call) -> Result<Union, QueryError> {
+        let reader = self.inner.reader.as_ref();
+        let shards = candidates::shards(reader, &call.tenant, needs);
+        let overlapping = shards.len() > 1 && reader.overlapping(candidates::hull(needs));
+        self.source(&shards, overlapping, call).await
+    }
+
+    pub(crate) async fn source(
+        &self,
+        shards: &[ShardId],
+        overlapping: bool,
+        call: &Call,
+    ) -> Result<Union, QueryError> {
         let inner = &self.inner;
-        let shards = candidates::shards(inner.reader.as_ref(), &call.tenant, needs);
-        let overlapping = shards.len() > 1 && inner.reader.overlapping(candidates::hull(needs));
         let taken =
-            snapshot::take(inner.reader.as_ref(), &shards, call.level, call.deadline, &inner.metrics).await?;
-        let count = taken.len() as u64;
-        Ok((Union::new(taken, overlapping), count))
+            snapshot::take(inner.reader.as_ref(), shards, call.level, call.deadline, &inner.metrics).await?;
+        Ok(Union::new(taken, overlapping))
     }
 
     pub(crate) async fn counted<T>(
@@ -531,24 +687,8 @@ pub(crate) async fn until_stopped<T>(
     }
 }
 
-fn merged_strings(
-    requests: &[SelectRequest],
-    limit: usize,
-    ask: impl Fn(&SelectRequest) -> Result<Vec<String>, QueryError>,
-) -> Result<Vec<String>, QueryError> {
-    if let [request] = requests {
-        return ask(request);
-    }
-    let mut all = Vec::new();
-    for request in requests {
-        all.append(&mut ask(request)?);
-    }
-    all.sort_unstable();
-    all.dedup();
-    if limit > 0 {
-        all.truncate(limit);
-    }
-    Ok(all)
+fn unexpected() -> QueryError {
+    QueryError::Internal("a lookup was answered by another kind of answer".into())
 }
 
 pub(crate) fn selectors_text<S: AsRef<[Matcher]>>(selectors: &[S]) -> String {

@@ -51,7 +51,7 @@ impl Frontend {
             let place = pool.place(call.deadline).await?;
             let needs: Vec<Need<'_>> =
                 wanted.iter().map(|one| Need { matchers: &one.matchers, range: one.range }).collect();
-            let (source, _) = self.source(&needs, &call).await?;
+            let source = self.anywhere(&needs, &call).await?;
             drop(needs);
             let budget = Arc::clone(&call.budget);
             let tenant = call.tenant.clone();

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use model::seam::{ReadLevel, SeriesSource, ShardReader};
-use model::{Code, ShardId};
+use model::{Code, Failure, ShardId};
 use tokio::time::Instant;
 
 use crate::error::QueryError;
 use crate::metrics::Metrics;
 
 /// The longest that a query waits for a shard without a leader, even if its deadline is later.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Snapshots of `shards`, in their order. Fails as soon as one shard fails for good, naming it.
 pub(crate) async fn take(
@@ -25,6 +25,29 @@ pub(crate) async fn take(
 ) -> Result<Vec<Arc<dyn SeriesSource>>, QueryError> {
     let until = deadline.min(Instant::now() + PATIENCE);
     try_join_all(shards.iter().map(|shard| one(reader, *shard, level, until, metrics))).await
+}
+
+/// Snapshots of `shards`, in their order, asked for once; the failure names the shard.
+pub(crate) async fn once(
+    reader: &dyn ShardReader,
+    shards: &[ShardId],
+    level: ReadLevel,
+    deadline: Instant,
+) -> Result<Vec<Arc<dyn SeriesSource>>, Failure> {
+    let one =
+        async |shard: ShardId| match tokio::time::timeout_at(deadline, reader.snapshot(shard, level)).await {
+            Ok(Ok(source)) => Ok(source),
+            Ok(Err(failure)) => {
+                Err(Failure { message: format!("shard {shard}: {}", failure.message), ..failure })
+            }
+            Err(_) => Err(Failure::new(Code::Unavailable, format!("shard {shard}: no answer in time"))),
+        };
+    try_join_all(shards.iter().map(|shard| one(*shard))).await
+}
+
+/// Whether another try, perhaps on another node, may succeed.
+pub(crate) fn is_passing(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Unavailable | Code::WrongOwner)
 }
 
 async fn one(
@@ -45,7 +68,7 @@ async fn one(
                 return Err(missing(shard, &last));
             }
         };
-        if !matches!(failure.code, Code::Unavailable | Code::WrongOwner) {
+        if !is_passing(&failure) {
             return Err(failure.into());
         }
         if Instant::now() + pause >= until {
@@ -72,7 +95,7 @@ mod tests {
 
     use model::seam::BoxFuture;
     use model::seam::fake::MemorySource;
-    use model::{Failure, Matcher, TenantId, TimeRange};
+    use model::{Matcher, TenantId, TimeRange};
     use prometheus_client::registry::Registry;
 
     struct Flaky {

@@ -28,4 +28,27 @@ pub struct QueryStats {
     pub peak_bytes: u64,
     /// Shards that took part.
     pub shards: u64,
+    /// What went between nodes.
+    pub between: Between,
+}
+
+/// What went between nodes for one query; all zero when this node alone answered it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Between {
+    /// Places that took part, this node among them if it has any of the shards.
+    pub nodes: u64,
+    /// Fragments sent to other nodes.
+    pub fragments: u64,
+    /// Their bytes.
+    pub fragment_bytes: u64,
+    /// Bytes of the partials that came back.
+    pub partial_bytes: u64,
+    /// Series that came raw, because what is asked of them cannot be split exactly.
+    pub moved_series: u64,
+    /// Their bytes, of the partials' bytes.
+    pub moved_bytes: u64,
+    /// How often a place had to be asked again.
+    pub retries: u64,
+    /// The query was evaluated a second time over raw series, to find the error that counts.
+    pub again: bool,
 }

@@ -161,7 +161,7 @@ impl SeriesIter for UnionIter<'_> {
             }
             self.request.budget.charge(16 * out.stamps.len() as u64)?;
             match self.held.get_mut(&out.labels) {
-                Some(held) => *held = merged(held, out),
+                Some(held) => held.join(out),
                 None => {
                     self.held.insert(out.labels.clone(), std::mem::take(out));
                 }
@@ -175,36 +175,6 @@ impl SeriesIter for UnionIter<'_> {
         }
         Ok(true)
     }
-}
-
-/// The samples of `a` and `b` in order of time; where both have one, that of `a` stays.
-fn merged(a: &SeriesData, b: &SeriesData) -> SeriesData {
-    let mut out = SeriesData { labels: a.labels.clone(), ..SeriesData::default() };
-    let has_starts = !a.starts.is_empty() || !b.starts.is_empty();
-    let (mut i, mut j) = (0, 0);
-    while i < a.stamps.len() || j < b.stamps.len() {
-        let from_a = match (a.stamps.get(i), b.stamps.get(j)) {
-            (Some(x), Some(y)) => {
-                if x == y {
-                    j += 1;
-                }
-                x <= y
-            }
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        let (source, at) = if from_a { (a, &mut i) } else { (b, &mut j) };
-        if let Ok(found) = source.histograms.binary_search_by_key(&(*at as u32), |(position, _)| *position) {
-            out.histograms.push((out.stamps.len() as u32, Arc::clone(&source.histograms[found].1)));
-        }
-        if has_starts {
-            out.starts.push(source.starts.get(*at).copied().unwrap_or(0));
-        }
-        out.stamps.push(source.stamps[*at]);
-        out.values.push(source.values[*at]);
-        *at += 1;
-    }
-    out
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //!
 //! | series | high 40 bits of the key | low 24 bits |
 //! |---|---|---|
-//! | with `instance` | hash(tenant, `job`, `instance`) | hash(labels without `__name__`, `job`, `instance`, `le`, `quantile`) |
-//! | without | hash(tenant, labels without `__name__`, `le`, `quantile`) | the same hash |
+//! | with `instance` | hash(tenant, `job`, `instance`) | hash(labels without name, `job`, `instance`, `le`, `quantile`) |
+//! | without | hash(tenant, labels without name, `le`, `quantile`) | the same hash |
 //!
-//! So the series of a target are neighbours, the series of a classic histogram or summary share one key, and so
-//! do the two sides of `a / b`. A change here is a new placement scheme ([`crate::shard_map::SCHEME`]).
+//! The name is `__name__`, `__type__` and `__unit__`: what PromQL drops together. So the series of a target are
+//! neighbours, the series of a classic histogram or summary share one key, and so do the two sides of `a / b` and all
+//! series that become the same when their names are dropped. A change here is a new placement scheme ([`crate::shard_map::SCHEME`]).
 
 use model::labels::push_pair;
 use model::{Labels, METRIC_NAME, TenantId};
@@ -61,7 +62,7 @@ pub fn place(tenant: &TenantId, labels: &Labels) -> Placement {
         match name {
             "job" => job = value,
             "instance" => instance = value,
-            METRIC_NAME | "le" | "quantile" => {}
+            METRIC_NAME | "__type__" | "__unit__" | "le" | "quantile" => {}
             _ => push_pair(&mut rest, name, value),
         }
     }
@@ -198,6 +199,7 @@ mod tests {
             assert_eq!(bucket, key(&format!("{target}__name__=h_bucket,le=+Inf,code=200")));
             assert_eq!(bucket, key(&format!("{target}__name__=h_sum,code=200")));
             assert_eq!(bucket, key(&format!("{target}__name__=s,quantile=0.9,code=200")));
+            assert_eq!(bucket, key(&format!("{target}__name__=g,__type__=gauge,__unit__=s,code=200")));
             assert_ne!(bucket, key(&format!("{target}__name__=h_sum,code=500")));
         }
     }

@@ -14,4 +14,4 @@ mod run;
 mod script;
 
 pub use http::{FLAGS, Remote};
-pub use run::{Failure, Outcome, run};
+pub use run::{Failure, Mode, Outcome, run};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::histograms::is_reset;
-use engine::{EvalContext, Features, evaluate};
+use engine::{EvalContext, Features};
 use model::histogram::ResetHint;
 use model::seam::QueryBudget;
 use model::seam::fake::MemorySource;
@@ -16,6 +16,7 @@ use regex::Regex;
 use super::answer::{Answer, Number, Value};
 use super::compare;
 use super::script::{self, Command, Eval, Load};
+use crate::spread::{Spread, local, same};
 
 /// An `eval` that did not give what it should.
 #[derive(Clone, Debug)]
@@ -58,9 +59,23 @@ pub(super) trait Store {
     fn refuses(&self, eval: &Eval) -> Option<String>;
 }
 
+/// How the queries of a script over series in memory are evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Over all series at once.
+    Local,
+    /// Over all series at once, and by parts over this many shards in so many places: both must give the same bits.
+    Spread {
+        /// Shards.
+        shards: usize,
+        /// Places that the shards are in.
+        places: usize,
+    },
+}
+
 /// Runs the script `text` over series in memory. An error means that the script itself cannot be read.
-pub fn run(text: &str) -> Result<Outcome, String> {
-    run_in(&mut Memory::default(), text)
+pub fn run(text: &str, mode: Mode) -> Result<Outcome, String> {
+    run_in(&mut Memory { source: MemorySource::new(), mode, spread: None }, text)
 }
 
 pub(super) fn run_in(store: &mut impl Store, text: &str) -> Result<Outcome, String> {
@@ -88,15 +103,21 @@ pub(super) fn run_in(store: &mut impl Store, text: &str) -> Result<Outcome, Stri
 }
 
 /// Series in memory, evaluated in this process.
-#[derive(Default)]
-struct Memory(MemorySource);
+struct Memory {
+    source: MemorySource,
+    mode: Mode,
+    /// The same series spread, made when first asked for after a change.
+    spread: Option<Spread>,
+}
 
 impl Store for Memory {
     fn clear(&mut self) {
-        self.0 = MemorySource::new();
+        self.source = MemorySource::new();
+        self.spread = None;
     }
 
     fn load(&mut self, load: &Load) -> Result<(), String> {
+        self.spread = None;
         for (labels, samples) in load.all()? {
             let mut stored = Stored::default();
             for (time, value, start) in samples {
@@ -104,11 +125,11 @@ impl Store for Memory {
                     SeriesValue::Omitted => {}
                     SeriesValue::Float(value) => {
                         stored = Stored::default();
-                        self.0.push_any(&labels, time, value, None, start);
+                        self.source.push_any(&labels, time, value, None, start);
                     }
                     SeriesValue::Histogram { histogram, .. } => {
                         let histogram = stored.next(&histogram);
-                        self.0.push_any(&labels, time, 0.0, Some(histogram), start);
+                        self.source.push_any(&labels, time, 0.0, Some(histogram), start);
                     }
                 }
             }
@@ -123,7 +144,7 @@ impl Store for Memory {
         end: i64,
         step: Option<i64>,
     ) -> Result<Result<Answer, String>, String> {
-        let evaluated = || -> Result<Answer, String> {
+        let mut evaluated = || -> Result<Answer, String> {
             let expr = parse(text, &ParseOptions::ALL).map_err(|e| e.to_string())?;
             let grid =
                 step.map_or_else(|| StepGrid::instant(start), |step| StepGrid::range(start, end, step));
@@ -137,7 +158,13 @@ impl Store for Memory {
                 },
                 ..EvalContext::instant(TenantId::anonymous(), start, QueryBudget::unlimited())
             };
-            let answer = evaluate(&expr, grid, &self.0, &ctx).map_err(|e| e.to_string())?;
+            let answer = local(&expr, grid, &self.source, &ctx);
+            if let Mode::Spread { shards, places } = self.mode {
+                let spread = self.spread.get_or_insert_with(|| Spread::of(&self.source, shards, places));
+                same(&answer, &spread.evaluate(&expr, grid, &ctx), text)
+                    .map_err(|e| format!("by parts: {e}"))?;
+            }
+            let answer = answer?;
             let warnings = answer.annotations.warnings().map(|a| a.render(text)).collect();
             let infos = answer.annotations.infos().map(|a| a.render(text)).collect();
             Ok(Answer { value: answer.value.into(), warnings, infos })

@@ -51,7 +51,6 @@ async fn changes_answer_501() {
         ("GET", "/api/v2/silence/1"),
         ("POST", "/config/v1/rules/team"),
         ("DELETE", "/config/v1/rules/team/group"),
-        ("POST", "/api/v1/query_explain"),
     ] {
         let answer = server.call(method, path).await;
         assert_refused(&answer, 501, "not_implemented", "is not there yet", path);

@@ -63,6 +63,21 @@ async fn range_queries_limits_and_stats() {
 }
 
 #[tokio::test]
+async fn a_query_is_explained_without_being_evaluated() {
+    let server = server();
+    let path = "/api/v1/query_explain?query=sum(up)%20%2F%20scalar(rate(x%5B5m%5D))&start=10&end=40&step=15";
+    let plan = server.data(path).await;
+    assert_eq!(plan["root"], "part_0 / scalar(part_1)");
+    assert_eq!(plan["parts"][0]["query"], "sum(up)");
+    assert_eq!(plan["parts"][0]["kind"], "groups");
+    assert_eq!(plan["parts"][1]["query"], "rate(x[5m])");
+    assert_eq!(plan["parts"][1]["steps"], 3);
+    assert_eq!(plan["places"], json!([{"node": null, "shards": [0, 1]}]));
+    assert_eq!(plan["distributed"], false);
+    assert_eq!(server.get("/api/v1/query_explain?query=sum(").await.status, 400);
+}
+
+#[tokio::test]
 async fn bad_parameters_have_upstreams_words() {
     let server = server();
     let range = "start=0&end=10&step=1";

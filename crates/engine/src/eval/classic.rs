@@ -1,6 +1,8 @@
 //! `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`: over classic histograms (series with `le`) and
 //! native ones alike.
 
+use std::cmp::Ordering;
+
 use hashbrown::HashMap;
 use model::number::{format_float_g, parse_float};
 use model::{Labels, LabelsBuilder};
@@ -10,6 +12,7 @@ use super::sorting::text;
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{Column, Columns};
+use crate::label_set::compare;
 use crate::plan::{Call, Node};
 use crate::quantile::{
     ClassicBucket, NanNote, fraction_of_classic, fraction_of_native, of_classic, of_native,
@@ -132,7 +135,8 @@ impl Evaluator<'_> {
             let labels = self.labels_of(column);
             if column.histograms.iter().any(Option::is_some) {
                 let place = family(labels.clone().into_owned(), &mut families);
-                families[place].native = Some(at);
+                let known = families[place].native;
+                families[place].native = Some(known.map_or(at, |known| later(columns, known, at)));
             }
             if column.floats.iter().all(|v| crate::column::is_absent(*v)) {
                 continue;
@@ -150,7 +154,11 @@ impl Evaluator<'_> {
             }
         }
         for family in &mut families {
-            family.buckets.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+            // Buckets with the same bound are told apart by their labels: the order in which they came has no meaning.
+            family.buckets.sort_by(|a, b| {
+                let labels = || compare(&columns.list[a.1].labels, &columns.list[b.1].labels);
+                a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal).then_with(labels)
+            });
         }
         families
     }
@@ -222,6 +230,11 @@ impl Evaluator<'_> {
             Question::Fraction(lower, upper) => fraction_of_classic(lower[step], upper[step], buckets),
         };
     }
+}
+
+/// The one of two columns that comes later in the order of labels.
+fn later(columns: &Columns, a: usize, b: usize) -> usize {
+    if compare(&columns.list[a].labels, &columns.list[b].labels).is_gt() { a } else { b }
 }
 
 /// In place of a quantile that is not asked for at a step.

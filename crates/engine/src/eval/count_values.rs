@@ -1,19 +1,19 @@
 //! `count_values`: how many series of a group have each value.
 
-use hashbrown::HashMap;
-use model::{Labels, LabelsBuilder};
+use model::LabelsBuilder;
 use promql::quote::{quote, quote_bytes};
 
+use super::Evaluator;
 use super::aggregate::Grouping;
-use super::{Evaluator, Sink};
 use crate::EvalError;
-use crate::column::{ABSENT, Charge, Column, is_absent};
+use crate::column::is_absent;
+use crate::groups::{Groups, State};
 use crate::histogram::to_text;
 use crate::plan::{Group, Kind};
 
 impl Evaluator<'_> {
-    /// `count_values`: a series for each value in a group.
-    pub(super) fn count_values(&self, group: &Group, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+    /// `count_values`: a group for each value in a group.
+    pub(super) fn count_values(&self, group: &Group) -> Result<Groups, EvalError> {
         let invalid = |name: String| Err(EvalError::Execution(format!("invalid label name {name}")));
         let label = match group.param.as_ref().map(|p| &p.kind) {
             Some(Kind::Text(label)) if !label.is_empty() => label,
@@ -27,22 +27,20 @@ impl Evaluator<'_> {
         }
         let grouping = Grouping { labels: &names, without: group.without };
         let steps = self.steps();
-        let mut charge = Charge::new(&self.ctx.budget);
-        let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut all: Vec<(Labels, Vec<u32>)> = Vec::new();
+        let mut groups = Groups::new(group.op, steps, &self.ctx.budget);
         let mut key = Vec::new();
         self.stream(&group.inner, &mut |column| {
             let labels = self.labels_of(column).into_owned();
             let mut builder = LabelsBuilder::from_labels(&labels);
-            let mut known: Option<(u64, usize)> = None;
+            let mut known: Option<u64> = None;
             for step in 0..steps {
                 let (text, bits) = match column.histogram(step) {
                     Some(h) => (to_text(h), None),
                     None if is_absent(column.floats[step]) => continue,
                     None => {
                         let bits = column.floats[step].to_bits();
-                        if let Some((_, at)) = known.filter(|(seen, _)| *seen == bits) {
-                            all[at].1[step] += 1;
+                        if known == Some(bits) {
+                            count(&mut groups, &key, step)?;
                             continue;
                         }
                         (model::number::format_float(column.floats[step]), Some(bits))
@@ -51,26 +49,19 @@ impl Evaluator<'_> {
                 builder.set(label, &text);
                 let with = builder.build().map_err(|e| EvalError::Execution(e.to_string()))?;
                 grouping.key(&with, true, &mut key);
-                let at = match places.get(&key) {
-                    Some(at) => *at,
-                    None => {
-                        charge.take(4 * steps as u64 + 2 * key.len() as u64)?;
-                        places.insert(key.clone(), all.len());
-                        let labels =
-                            Labels::from_canonical(&key).map_err(|e| EvalError::Invalid(e.to_string()))?;
-                        all.push((labels, vec![0; steps]));
-                        all.len() - 1
-                    }
-                };
-                all[at].1[step] += 1;
-                known = bits.map(|bits| (bits, at));
+                count(&mut groups, &key, step)?;
+                known = bits;
             }
             Ok(())
         })?;
-        for (labels, counts) in all {
-            let floats = counts.iter().map(|n| if *n == 0 { ABSENT } else { f64::from(*n) }).collect();
-            sink(&mut Column { labels, floats, ..Column::default() })?;
-        }
-        Ok(())
+        Ok(groups)
     }
+}
+
+/// Counts one more series in the group of `key` at `step`.
+fn count(groups: &mut Groups, key: &[u8], step: usize) -> Result<(), EvalError> {
+    if let State::Count(counts) = &mut groups.group(key)?.state {
+        counts[step] += 1;
+    }
+    Ok(())
 }

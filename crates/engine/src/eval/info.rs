@@ -9,7 +9,7 @@ use crate::EvalError;
 use crate::column::{Column, Columns};
 use crate::label_set::compare;
 use crate::label_set::labels_text;
-use crate::plan::{Call, Kind, Reference, Shift};
+use crate::plan::{Call, Kind, Node, Reference, Shift};
 
 /// The labels that say which target a series belongs to.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
@@ -49,6 +49,32 @@ fn name_matchers(given: Vec<Matcher>) -> Result<Vec<Matcher>, EvalError> {
     Ok([vec![any], given].concat())
 }
 
+/// The matchers of the info series' names, and those of their other labels.
+fn split_matchers(call: &Call) -> Result<(Vec<Matcher>, Vec<Matcher>), EvalError> {
+    let given: &[Matcher] = match call.args.get(1).map(|arg| &arg.kind) {
+        Some(Kind::Select(select)) => &select.matchers,
+        _ => &[],
+    };
+    let (named, data): (Vec<Matcher>, Vec<Matcher>) =
+        given.iter().cloned().partition(|m| m.name() == METRIC_NAME);
+    Ok((name_matchers(named)?, data))
+}
+
+/// The matchers of all info series that a call of `info` may look at, whatever its targets.
+pub(crate) fn info_matchers(call: &Call) -> Result<Vec<Matcher>, EvalError> {
+    let (named, data) = split_matchers(call)?;
+    Ok([named, data].concat())
+}
+
+/// When the info series of a call of `info` are looked at.
+pub(crate) fn info_shift(call: &Call) -> Shift {
+    match call.args.first().map(Node::reference) {
+        Some(Reference::Fixed(time)) => Shift { at: Some(time), offset: 0 },
+        Some(Reference::Before(offset)) => Shift { at: None, offset },
+        _ => Shift { at: None, offset: 0 },
+    }
+}
+
 /// The identifying labels of a series, in order.
 fn target(labels: &Labels) -> [String; 2] {
     IDENTIFYING.map(|name| labels.get(name).unwrap_or("").to_owned())
@@ -56,23 +82,14 @@ fn target(labels: &Labels) -> [String; 2] {
 
 impl Evaluator<'_> {
     pub(super) fn info(&self, call: &Call, sink: &mut Sink<'_>) -> Result<(), EvalError> {
-        let [base, rest @ ..] = call.args.as_slice() else {
+        let [base, ..] = call.args.as_slice() else {
             return Err(EvalError::Invalid("expected an argument in call to function \"info\"".into()));
         };
-        let shift = match base.reference() {
-            Reference::Fixed(time) => Shift { at: Some(time), offset: 0 },
-            Reference::Before(offset) => Shift { at: None, offset },
-            Reference::None | Reference::Mixed => Shift { at: None, offset: 0 },
-        };
-        let given: &[Matcher] = match rest.first().map(|arg| &arg.kind) {
-            Some(Kind::Select(select)) => &select.matchers,
-            _ => &[],
-        };
-        let (named, data): (Vec<Matcher>, Vec<Matcher>) =
-            given.iter().cloned().partition(|m| m.name() == METRIC_NAME);
-        let named = name_matchers(named)?;
+        let shift = info_shift(call);
+        let (named, data) = split_matchers(call)?;
         let wanted = Wanted { matchers: data };
-        let columns = self.vector(base)?;
+        let mut columns = self.vector(base)?;
+        columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         // Info series themselves are not enriched.
         let is_info = |c: &Column| {
             let labels = self.labels_of(c);

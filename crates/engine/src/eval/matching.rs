@@ -9,7 +9,7 @@ use super::merge::{is_name, without_name};
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Cell, Column, Columns};
-use crate::label_set::{labels_text, raw_pairs};
+use crate::label_set::{compare, labels_text, raw_pairs};
 use crate::plan::Pair;
 
 /// The columns of both sides that share a signature, by their positions.
@@ -40,7 +40,7 @@ fn matched_labels(labels: &Labels, matching: &VectorMatching) -> Labels {
 }
 
 impl Evaluator<'_> {
-    fn groups(&self, lhs: &Columns, rhs: &Columns, matching: &VectorMatching) -> Vec<Group> {
+    fn matches(&self, lhs: &Columns, rhs: &Columns, matching: &VectorMatching) -> Vec<Group> {
         let mut by_signature: HashMap<Vec<u8>, usize> = HashMap::new();
         let mut groups: Vec<Group> = Vec::new();
         let mut bytes = Vec::new();
@@ -73,7 +73,7 @@ impl Evaluator<'_> {
     ) -> Result<(), EvalError> {
         let mut lhs = self.vector(&pair.lhs)?;
         let mut rhs = self.vector(&pair.rhs)?;
-        let groups = self.groups(&lhs, &rhs, matching);
+        let groups = self.matches(&lhs, &rhs, matching);
         let present = |columns: &Columns, at: &[usize]| {
             let mut any = vec![false; self.steps()];
             for column in at.iter().map(|at| &columns.list[*at]) {
@@ -121,10 +121,31 @@ impl Evaluator<'_> {
         span: Span,
         sink: &mut Sink<'_>,
     ) -> Result<(), EvalError> {
-        let lhs = self.vector(&pair.lhs)?;
-        let rhs = self.vector(&pair.rhs)?;
+        let mut lhs = self.vector(&pair.lhs)?;
+        let mut rhs = self.vector(&pair.rhs)?;
+        let mut joined = self.join(pair, matching, span, (&lhs, &rhs), false);
+        if matches!(joined, Err(EvalError::Execution(_))) {
+            // Which error is found first depends on the order of the series; the least of all of them does not.
+            for side in [&mut lhs, &mut rhs] {
+                side.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
+            }
+            joined = self.join(pair, matching, span, (&lhs, &rhs), true);
+        }
+        let mut out = self.merge(joined?)?;
+        out.list.iter_mut().try_for_each(sink)
+    }
+
+    /// The results of all pairs that match. With `all_errors`, of several errors the one with the least text.
+    fn join(
+        &self,
+        pair: &Pair,
+        matching: &VectorMatching,
+        span: Span,
+        (lhs, rhs): (&Columns, &Columns),
+        all_errors: bool,
+    ) -> Result<Columns, EvalError> {
         let swapped = matching.cardinality == Cardinality::OneToMany;
-        let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
+        let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
         let (fill_one, fill_many) = if swapped {
             (matching.fill_left, matching.fill_right)
         } else {
@@ -143,12 +164,20 @@ impl Evaluator<'_> {
             any_many: None,
             out: Columns::new(&self.ctx.budget),
         };
-        for group in self.groups(many, one, matching) {
+        let mut least: Option<String> = None;
+        for group in self.matches(many, one, matching) {
             self.ctx.budget.check()?;
-            join.group(&group)?;
+            match join.group(&group) {
+                Err(EvalError::Execution(text)) if all_errors => {
+                    least = Some(least.map_or(text.clone(), |least| least.min(text)));
+                }
+                other => other?,
+            }
         }
-        let mut out = self.merge(join.out)?;
-        out.list.iter_mut().try_for_each(sink)
+        match least {
+            Some(text) => Err(EvalError::Execution(text)),
+            None => Ok(join.out),
+        }
     }
 }
 
@@ -227,7 +256,8 @@ impl Join<'_, '_> {
         let any_many = self.any_many.get_or_insert_with(|| {
             (0..steps).map(|step| many.list.iter().any(|column| column.has(step))).collect()
         });
-        let fills = self.fill_one.is_some() || self.fill_many.is_some();
+        // Where only some of the series are seen, there may be one elsewhere.
+        let fills = self.fill_one.is_some() || self.fill_many.is_some() || self.eval.is_part;
         for step in (0..steps).filter(|step| any_many[*step] || fills) {
             let mut here = right.iter().map(|at| &self.one.list[*at]).filter(|c| c.has(step));
             let (Some(first), Some(second)) = (here.next(), here.next()) else { continue };

@@ -8,6 +8,7 @@ mod binary;
 mod cells;
 mod classic;
 mod count_values;
+mod found;
 mod frames;
 mod functions;
 mod info;
@@ -20,6 +21,10 @@ mod ranges;
 mod select;
 mod sorting;
 mod split;
+
+pub(crate) use found::{Found, FoundParts};
+pub(crate) use info::{info_matchers, info_shift};
+pub(crate) use ranges::subquery_grid;
 
 use std::cell::RefCell;
 
@@ -47,6 +52,10 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) ctx: &'a EvalContext,
     pub(crate) notes: &'a RefCell<Annotations>,
     pub(crate) grid: StepGrid,
+    /// What was evaluated elsewhere.
+    pub(crate) found: &'a FoundParts,
+    /// Only some of the series are seen: what the others could make an error is one.
+    pub(crate) is_part: bool,
 }
 
 /// The steps of `grid`, first to last.
@@ -61,6 +70,12 @@ impl<'a> Evaluator<'a> {
 
     fn steps(&self) -> usize {
         self.grid.count
+    }
+
+    /// Fails when the query is to stop, or a column of this grid does not fit.
+    pub(crate) fn admit(&self) -> Result<(), EvalError> {
+        self.ctx.budget.check()?;
+        self.fits()
     }
 
     /// Fails when a column of this grid does not fit into what is left of the budget.
@@ -203,8 +218,7 @@ impl<'a> Evaluator<'a> {
 
     /// The columns of a vector, one after the other.
     pub(crate) fn stream(&self, node: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
-        self.ctx.budget.check()?;
-        self.fits()?;
+        self.admit()?;
         if let Some(first) = self.once(node) {
             let steps = self.steps();
             return first.stream_kind(node, &mut |column| {
@@ -221,6 +235,9 @@ impl<'a> Evaluator<'a> {
     }
 
     fn stream_kind(&self, node: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+        if let Some(at) = node.remote {
+            return self.found(node, at, sink);
+        }
         match &node.kind {
             Kind::Select(select) => self.instant(select, node.span, sink),
             Kind::Call(call) => self.call(call, node.span, sink),

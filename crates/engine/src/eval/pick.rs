@@ -10,7 +10,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::aggregate::Grouping;
 use super::{Evaluator, Sink};
 use crate::EvalError;
-use crate::column::{ABSENT, Column, is_absent};
+use crate::column::{ABSENT, Column, Columns, is_absent};
 use crate::label_set::compare;
 use crate::plan::Group;
 use model::number::format_float_g as general;
@@ -48,6 +48,17 @@ fn by_value(op: AggregateOp, a: f64, b: f64) -> Ordering {
 
 impl Evaluator<'_> {
     pub(super) fn pick(&self, group: &Group, span: Span, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+        self.pick_among(group, span, sink, || self.vector(&group.inner))
+    }
+
+    /// Picks among the columns that `candidates` gives; they are not asked for when nothing is to be picked.
+    pub(super) fn pick_among(
+        &self,
+        group: &Group,
+        span: Span,
+        sink: &mut Sink<'_>,
+        candidates: impl FnOnce() -> Result<Columns, EvalError>,
+    ) -> Result<(), EvalError> {
         let Some(param) = &group.param else {
             return Err(EvalError::Invalid("expected a parameter in aggregation".into()));
         };
@@ -83,7 +94,7 @@ impl Evaluator<'_> {
                 return Err(EvalError::Execution(format!("Scalar value {} overflows int64", general(high))));
             }
         }
-        let mut columns = self.vector(&group.inner)?;
+        let mut columns = candidates()?;
         columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         let groups = self.members(group, &columns.list);
         let mut kept: Vec<Option<Column>> = columns.list.iter().map(|_| None).collect();
@@ -107,21 +118,23 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    /// The positions of the columns of each group, groups in the order of their first column.
+    /// The positions of the columns of each group, groups in the order of their labels.
     fn members(&self, group: &Group, columns: &[Column]) -> Vec<Vec<usize>> {
         let grouping = Grouping::of(group);
         let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
         let mut key = Vec::new();
         for (at, column) in columns.iter().enumerate() {
             grouping.key(&column.labels, self.delayed() || !column.drop_name, &mut key);
             let place = *places.entry_ref(key.as_slice()).or_insert_with(|| {
-                groups.push(Vec::new());
+                // The key is made of pairs of canonical labels.
+                groups.push((Labels::from_canonical(&key).unwrap_or_else(|_| Labels::empty()), Vec::new()));
                 groups.len() - 1
             });
-            groups[place].push(at);
+            groups[place].1.push(at);
         }
-        groups
+        groups.sort_unstable_by(|a, b| compare(&a.0, &b.0));
+        groups.into_iter().map(|(_, members)| members).collect()
     }
 
     #[allow(clippy::too_many_arguments, reason = "one loop's state, named")]

@@ -234,14 +234,7 @@ impl Evaluator<'_> {
 
     /// The steps at which a subquery's expression is evaluated; none when the range holds no multiple of its step.
     pub(super) fn subquery_grid(&self, sub: &Sub) -> Option<StepGrid> {
-        let first = sub.time.apply(self.grid.start);
-        let end = sub.time.apply(self.grid.end());
-        let after = first.saturating_sub(sub.range);
-        let mut start = sub.step * (after / sub.step);
-        if start <= after {
-            start = start.saturating_add(sub.step);
-        }
-        (start <= end).then(|| StepGrid::range(start, end, sub.step))
+        subquery_grid(sub, self.grid)
     }
 
     fn absent_over_time(&self, arg: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
@@ -290,6 +283,19 @@ impl Evaluator<'_> {
         let mut column = Column { labels, drop_name: true, floats: missing, histograms: Vec::new() };
         if column.is_empty() { Ok(()) } else { sink(&mut column) }
     }
+}
+
+/// The steps at which the expression of a subquery over `grid` is evaluated; none when the range holds no multiple of
+/// its step.
+pub(crate) fn subquery_grid(sub: &Sub, grid: StepGrid) -> Option<StepGrid> {
+    let first = sub.time.apply(grid.start);
+    let end = sub.time.apply(grid.end());
+    let after = first.saturating_sub(sub.range);
+    let mut start = sub.step * (after / sub.step);
+    if start <= after {
+        start = start.saturating_add(sub.step);
+    }
+    (start <= end).then(|| StepGrid::range(start, end, sub.step))
 }
 
 /// Fails where an argument makes a function meaningless.

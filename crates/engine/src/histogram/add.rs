@@ -197,7 +197,7 @@ pub(super) fn reconcile_custom(h: &mut Histogram, other: &Histogram, sign: f64, 
     }
 }
 
-fn intersect(a: &[f64], b: &[f64]) -> Vec<f64> {
+pub(super) fn intersect(a: &[f64], b: &[f64]) -> Vec<f64> {
     let (mut i, mut j) = (0, 0);
     let mut common = Vec::new();
     while i < a.len() && j < b.len() {

@@ -6,6 +6,7 @@
 
 mod add;
 mod buckets;
+mod exact;
 mod reset;
 mod sum;
 mod text;
@@ -14,6 +15,7 @@ mod zero;
 
 pub(crate) use add::{Incompatible, Outcome, add, sub};
 pub(crate) use buckets::{Bucket, all_buckets, compact, copy_to_schema, fraction_below};
+pub(crate) use exact::ExactHistogram;
 pub(crate) use reset::{equals, is_reset};
 pub(crate) use sum::{HistogramMean, HistogramSum};
 pub(crate) use text::to_text;

@@ -1,4 +1,5 @@
-//! Compensated sums and means of native histograms, in the order in which they come.
+//! Compensated sums and means of native histograms along time, in the order in which they come. Across series they do
+//! not depend on an order (`exact.rs`).
 
 use model::Histogram;
 use model::histogram::Span;
