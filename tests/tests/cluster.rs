@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use model::seam::{Clock as _, SystemClock};
 use serde_json::Value;
 use tests::node::{Node, binary};
 use tests::oracle::Writer;
@@ -85,8 +86,8 @@ fn command(node: &Node, args: &[&str]) -> Result<String> {
 /// acknowledgement.
 fn send(writer: &mut Writer, address: &str, count: usize) -> Result<Duration> {
     let enough = writer.acked() + count;
-    let begin = Instant::now();
-    let (mut last, mut longest) = (begin, Duration::ZERO);
+    let clock = SystemClock::new();
+    let (mut last, mut longest) = (Duration::ZERO, Duration::ZERO);
     while writer.acked() < enough {
         let before = writer.acked();
         if writer.unknown() > 0 {
@@ -96,10 +97,10 @@ fn send(writer: &mut Writer, address: &str, count: usize) -> Result<Duration> {
             let _ = writer.send(address);
         }
         if writer.acked() > before {
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
+            longest = longest.max(clock.monotonic() - last);
+            last = clock.monotonic();
         }
-        ensure!(begin.elapsed() < PATIENCE, "{} of {enough} rounds acknowledged", writer.acked());
+        ensure!(clock.monotonic() < PATIENCE, "{} of {enough} rounds acknowledged", writer.acked());
     }
     Ok(longest)
 }

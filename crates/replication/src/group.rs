@@ -424,7 +424,9 @@ impl Group {
         let (positions, _) = self.positions();
         let membership = self.membership();
         let others = membership.voter_ids().filter(|id| *id != self.id.0);
-        others.filter(|id| self.is_current(*id)).max_by_key(|id| positions.get(id).copied())
+        others
+            .filter(|id| self.is_current(*id) && self.answers(*id))
+            .max_by_key(|id| positions.get(id).copied())
     }
 
     /// How far applying is, for those who wait for changes.

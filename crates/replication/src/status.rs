@@ -3,7 +3,7 @@
 //! Each node tells what it sees of its own groups; whoever is asked puts the answers of all nodes together. A node that
 //! does not answer is shown as that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -260,23 +260,24 @@ async fn gather(inner: &Inner) -> ClusterStatus {
             }
         })
         .collect();
+    let meta = inner.meta.load_full();
+    let voters: BTreeSet<u64> =
+        meta.iter().flat_map(|meta| meta.membership().voter_ids().collect::<Vec<_>>()).collect();
+    let meta_leader = meta.and_then(|meta| meta.leader()).map(|(_, node)| node);
     let members = cluster
         .members
         .iter()
-        .map(|(node, member)| {
-            let meta = view(*node, member.meta_replica);
-            MemberStatus {
-                node: *node,
-                name: member.name.clone(),
-                zone: member.zone.clone(),
-                address: member.address.clone(),
-                answers: told.get(node).is_some_and(Option::is_some),
-                meta_voter: meta.is_some_and(|v| v.votes),
-                meta_leader: meta.is_some_and(|v| v.leads),
-                replicas: cluster.replicas_on(*node).len(),
-                leads: shards.iter().filter(|shard| shard.leader == Some(*node)).count(),
-                drift: cluster.settings.drift(&member.own),
-            }
+        .map(|(node, member)| MemberStatus {
+            node: *node,
+            name: member.name.clone(),
+            zone: member.zone.clone(),
+            address: member.address.clone(),
+            answers: told.get(node).is_some_and(Option::is_some),
+            meta_voter: voters.contains(&member.meta_replica),
+            meta_leader: meta_leader == Some(*node),
+            replicas: cluster.replicas_on(*node).len(),
+            leads: shards.iter().filter(|shard| shard.leader == Some(*node)).count(),
+            drift: cluster.settings.drift(&member.own),
         })
         .collect();
     ClusterStatus {
