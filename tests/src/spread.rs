@@ -4,7 +4,7 @@
 use engine::distribute::{Fragment, Partial, Push, plan, run};
 use engine::{Annotation, Answer, EvalContext, SampleValue, Value, evaluate};
 use model::seam::fake::MemorySource;
-use model::seam::{QueryBudget, ReadLevel, SelectRequest, SeriesData, SeriesIter, SeriesSource};
+use model::seam::{QueryBudget, ReadLevel, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
 use model::{Epoch, Failure, Histogram, Labels, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange};
 use promql::ast::Expr;
 
@@ -287,6 +287,10 @@ impl SeriesSource for Several<'_> {
 
     fn label_values(&self, _: &SelectRequest, _: &str, _: usize) -> Result<Vec<String>, Failure> {
         Err(Failure::internal("no evaluation asks for label values"))
+    }
+
+    fn exemplars(&self, _: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
+        Err(Failure::internal("no evaluation asks for exemplars"))
     }
 
     fn metadata(&self, _: &TenantId, _: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {

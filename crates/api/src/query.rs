@@ -14,7 +14,7 @@ use query::{Annotation, AnnotationKind, Options, Outcome, QueryError, Value};
 
 use crate::body::{json_text, stream_json};
 use crate::encode::{
-    ResultEncoder, push_labels, push_list, push_notes, push_string, push_strings, push_time, push_unsigned,
+    ResultEncoder, push_labels, push_list, push_notes, push_string, push_time, push_unsigned, push_value,
 };
 use crate::error::{ApiError, ErrorKind};
 use crate::params::{Params, parse_duration_ns};
@@ -282,8 +282,29 @@ pub(crate) async fn query_exemplars(State(state): Shared, params: Params) -> Res
     if until < after.saturating_add(1) && after != i64::MIN {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    state.frontend.syntax_tree(params.get("query")).map_err(|e| ApiError::bad_data(e.to_string()))?;
-    Ok(success(|out| push_strings(out, [""; 0])))
+    let sets = state.frontend.selectors(params.get("query")).map_err(|e| ApiError::bad_data(e.to_string()))?;
+    let all = if sets.is_empty() {
+        Vec::new()
+    } else {
+        state.frontend.exemplars(sets, TimeRange { after, until }, &options(&params)?).await?
+    };
+    Ok(success(|out| {
+        push_list(out, all, |out, series| {
+            out.push_str(r#"{"seriesLabels":"#);
+            push_labels(out, &series.labels);
+            out.push_str(r#","exemplars":"#);
+            push_list(out, series.exemplars, |out, exemplar| {
+                out.push_str(r#"{"labels":"#);
+                push_labels(out, &exemplar.labels);
+                out.push_str(r#","value":"#);
+                push_value(out, exemplar.value);
+                out.push_str(r#","timestamp":"#);
+                push_time(out, exemplar.timestamp);
+                out.push('}');
+            });
+            out.push('}');
+        });
+    }))
 }
 
 pub(crate) async fn active_queries(State(state): Shared, params: Params) -> Result<Response, ApiError> {

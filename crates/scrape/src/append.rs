@@ -64,6 +64,8 @@ pub(crate) struct Appended {
     pub(crate) starts: Vec<i64>,
     /// Native histograms of all series.
     pub(crate) histograms: Vec<(i64, Arc<Histogram>)>,
+    /// Their start timestamps, or empty.
+    pub(crate) histogram_starts: Vec<i64>,
     /// Exemplars of all series.
     pub(crate) exemplars: Vec<Exemplar>,
     /// Samples in the body.
@@ -122,6 +124,9 @@ pub(crate) fn append(
     let mut out = reader.out;
     if out.starts.iter().all(|start| *start == 0) {
         out.starts = Vec::new();
+    }
+    if out.histogram_starts.iter().all(|start| *start == 0) {
+        out.histogram_starts = Vec::new();
     }
     (out, result)
 }
@@ -284,7 +289,10 @@ impl Reader<'_> {
                 self.out.samples.push(Sample { timestamp, value });
                 self.out.starts.push(found.start);
             }
-            Value::Histogram(histogram) => self.out.histograms.push((timestamp, histogram)),
+            Value::Histogram(histogram) => {
+                self.out.histograms.push((timestamp, histogram));
+                self.out.histogram_starts.push(found.start);
+            }
         }
         let first_exemplar = self.out.exemplars.len();
         self.exemplars(found.exemplars, timestamp);

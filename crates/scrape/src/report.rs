@@ -81,7 +81,7 @@ pub(crate) fn batch(
     labels: &ReportLabels,
     report: &Report,
 ) -> WriteBatch {
-    let Appended { mut series, mut samples, mut starts, histograms, exemplars, .. } = appended;
+    let Appended { mut series, mut samples, mut starts, histograms, histogram_starts, exemplars, .. } = appended;
     let mut buffer = Vec::with_capacity(label_bytes.len() + labels.bytes.len());
     buffer.extend_from_slice(label_bytes);
     let base = buffer.len();
@@ -109,7 +109,15 @@ pub(crate) fn batch(
     if !starts.is_empty() {
         starts.resize(samples.len(), 0);
     }
-    WriteBatch { series, samples, starts, histograms, exemplars, ..ended(tenant, mark, buffer) }
+    WriteBatch {
+        series,
+        samples,
+        starts,
+        histograms,
+        histogram_starts,
+        exemplars,
+        ..ended(tenant, mark, buffer)
+    }
 }
 
 /// The batch that says that a target has ended: its whole scrape has no series.

@@ -1,6 +1,6 @@
 //! Raw series that moved to the root, as the source of what is evaluated there.
 
-use model::seam::{SelectRequest, SeriesData, SeriesIter, SeriesSource};
+use model::seam::{SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
 use model::{Code, Failure, Labels, Matcher, MetricMetadata, TenantId, TimeRange};
 
 use super::Part;
@@ -104,6 +104,10 @@ impl SeriesSource for Moved {
     }
 
     fn label_values(&self, _: &SelectRequest, _: &str, _: usize) -> Result<Vec<String>, Failure> {
+        Err(no_lookup())
+    }
+
+    fn exemplars(&self, _: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
         Err(no_lookup())
     }
 

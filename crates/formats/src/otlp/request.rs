@@ -41,6 +41,7 @@ pub(super) fn translate(
         samples: Vec::new(),
         starts: Vec::new(),
         histograms: Vec::new(),
+        histogram_starts: Vec::new(),
         exemplars: Vec::new(),
         metadata: Vec::new(),
         scrape: None,
@@ -69,6 +70,9 @@ pub(super) fn translate(
     let mut out = walk.out;
     if out.batch.starts.iter().all(|start| *start == 0) {
         out.batch.starts = Vec::new();
+    }
+    if out.batch.histogram_starts.iter().all(|start| *start == 0) {
+        out.batch.histogram_starts = Vec::new();
     }
     Ok(out)
 }
@@ -366,6 +370,7 @@ impl<'a> Walk<'a> {
         let histogram = if point.is_empty() { Histogram::stale() } else { histogram };
         let first = self.out.batch.histograms.len() as u32;
         self.out.batch.histograms.push((point.timestamp(), Arc::new(histogram)));
+        self.out.batch.histogram_starts.push(point.start());
         let series = BatchSeries { histograms: first..first + 1, ..BatchSeries::default() };
         self.series(labels, (name, None), series, exemplars)
     }

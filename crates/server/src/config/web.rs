@@ -37,7 +37,7 @@ pub fn load_web(path: &Path) -> Result<Web, ConfigError> {
 fn web_settings(text: &str, file: &str, dir: &Path) -> Result<WebSettings, ConfigError> {
     let error = |problems| ConfigError { file: file.to_owned(), problems };
     let tree = node::parse(text).map_err(|problem| error(vec![problem]))?;
-    let reader = Reader::new(text, dir);
+    let reader = Reader::new(text, dir, &|_| None);
     let mut top = Section::new(&reader, &tree, "");
     let mut settings = WebSettings::default();
     settings.tls = tls(&mut top);
@@ -164,7 +164,7 @@ pub fn web_files(path: &Path) -> Vec<PathBuf> {
     let mut all = vec![path.to_owned()];
     let Ok(text) = read(path) else { return all };
     let Ok(tree) = node::parse(&text) else { return all };
-    let reader = Reader::new(&text, path.parent().unwrap_or(Path::new("")));
+    let reader = Reader::new(&text, path.parent().unwrap_or(Path::new("")), &|_| None);
     let mut top = Section::new(&reader, &tree, "");
     if let Some(mut section) = top.section("tls_server_config") {
         all.extend(
