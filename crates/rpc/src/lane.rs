@@ -5,7 +5,7 @@
 //! up makes callers wait, for no longer than their own limits.
 //!
 //! A stream that has died is found by its silence: when a call's time is up and nothing at all was heard since it was
-//! sent, for half a second at least, the connection is torn down, every call on it fails, and the next call connects
+//! sent, for a second at least, the connection is torn down, every call on it fails, and the next call connects
 //! anew. (Heartbeats have less time than that: a busy machine that answers a little late would otherwise spend the rest
 //! of its time on new connections.) A call that alone is late on a stream that talks fails alone.
 
@@ -37,7 +37,7 @@ const CALL_COST: usize = 64;
 /// How long to leave a peer alone after a connection failed: calls fail at once meanwhile.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// How long nothing at all must have been heard before a late call tears the connection down.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long a patient call may wait for company.
 const PATIENCE: Duration = Duration::from_millis(20);
 
