@@ -102,7 +102,7 @@ fn otlp(data: &[u8], coding: Coding) {
     {
         let settings = Settings { strategy, convert_histograms, promote_scope: true, ..Settings::default() };
         let context = Context { tenant: TenantId::anonymous(), now_ms: 1_700_000_000_000, limits: LIMITS };
-        let Ok(translated) = translate(data, coding, context, &settings) else { continue };
+        let Ok(translated) = translate(data, coding, &context, &settings) else { continue };
         assert!(translated.rejected <= translated.points);
         check_batch(&translated.batch);
         let mut builder = LabelsBuilder::new();

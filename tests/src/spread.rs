@@ -4,7 +4,9 @@
 use engine::distribute::{Fragment, Partial, Push, plan, run};
 use engine::{Annotation, Answer, EvalContext, SampleValue, Value, evaluate};
 use model::seam::fake::MemorySource;
-use model::seam::{QueryBudget, ReadLevel, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource};
+use model::seam::{
+    QueryBudget, ReadLevel, SelectRequest, SeriesData, SeriesExemplars, SeriesIter, SeriesSource,
+};
 use model::{Epoch, Failure, Histogram, Labels, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange};
 use promql::ast::Expr;
 
@@ -254,10 +256,10 @@ struct SeveralIter<'s> {
 impl SeriesIter for SeveralIter<'_> {
     fn next_series(&mut self, out: &mut SeriesData) -> Result<bool, Failure> {
         loop {
-            if let Some(current) = &mut self.current {
-                if current.next_series(out)? {
-                    return Ok(true);
-                }
+            if let Some(current) = &mut self.current
+                && current.next_series(out)?
+            {
+                return Ok(true);
             }
             match self.rest.next() {
                 None => return Ok(false),

@@ -45,4 +45,6 @@ pub use listen::{ClientAddress, ListenLimits, serve};
 pub use metrics::ApiMetrics;
 pub use notifications::{Notification, Notifications};
 pub use router::{endpoints, router};
-pub use state::{ApiState, BuildInfo, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, WritePlaces};
+pub use state::{
+    ApiState, BuildInfo, PoolConfigFn, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, WritePlaces,
+};

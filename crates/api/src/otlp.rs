@@ -182,7 +182,7 @@ impl Work {
             },
             false => self.body,
         };
-        translate(&body, self.coding, self.context, &self.settings).map_err(refused)
+        translate(&body, self.coding, &self.context, &self.settings).map_err(refused)
     }
 }
 

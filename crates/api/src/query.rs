@@ -282,7 +282,8 @@ pub(crate) async fn query_exemplars(State(state): Shared, params: Params) -> Res
     if until < after.saturating_add(1) && after != i64::MIN {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    let sets = state.frontend.selectors(params.get("query")).map_err(|e| ApiError::bad_data(e.to_string()))?;
+    let sets =
+        state.frontend.selectors(params.get("query")).map_err(|e| ApiError::bad_data(e.to_string()))?;
     let all = if sets.is_empty() {
         Vec::new()
     } else {

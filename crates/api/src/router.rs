@@ -14,8 +14,8 @@ use crate::endpoints::{
 };
 use crate::state::ApiState;
 use crate::{
-    absent, admin, cluster, explain, features, federate, layers, notifications, operate, otlp, query, read, search, status,
-    targets, ui, web, write,
+    absent, admin, cluster, explain, features, federate, layers, notifications, operate, otlp, query, read,
+    search, status, targets, ui, web, write,
 };
 
 /// The whole HTTP interface over `state`.

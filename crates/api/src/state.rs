@@ -17,6 +17,9 @@ use crate::notifications::Notifications;
 use crate::web::WebSource;
 use crate::write::WriteSlots;
 
+/// The configuration of the scrape pool of that name as YAML, if there is one.
+pub type PoolConfigFn = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Loads the configuration again; the error is shown to whoever asked.
 pub type ReloadFn = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
@@ -50,7 +53,7 @@ pub struct ApiState {
     /// The loaded configuration as YAML, without secrets.
     pub config_text: Arc<dyn Fn() -> String + Send + Sync>,
     /// The configuration of one scrape pool as YAML, without secrets; none when there is no such pool.
-    pub pool_config: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub pool_config: PoolConfigFn,
     /// `global.external_labels`.
     pub external_labels: Arc<dyn Fn() -> Labels + Send + Sync>,
     /// Users, TLS, headers.

@@ -169,7 +169,7 @@ pub struct Translated {
 pub fn translate(
     body: &[u8],
     coding: Coding,
-    context: Context,
+    context: &Context,
     settings: &Settings,
 ) -> Result<Translated, DecodeError> {
     crate::check_limit("body in bytes", body.len(), i32::MAX as usize)?;

@@ -122,7 +122,7 @@ fn put_labels(writer: &mut WireWriter, labels: &[(&str, &str)]) {
 
 /// Whether all counts are whole numbers that an integer histogram can say.
 fn is_whole(histogram: &Histogram) -> bool {
-    let whole = |value: f64| value >= 0.0 && value <= 9_007_199_254_740_992.0 && value.fract() == 0.0;
+    let whole = |value: f64| (0.0..=9_007_199_254_740_992.0).contains(&value) && value.fract() == 0.0;
     histogram.integer
         && whole(histogram.count)
         && whole(histogram.zero_count)

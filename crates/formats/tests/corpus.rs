@@ -12,7 +12,10 @@ mod targets;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// A decoder under test and its name.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 9] = [
     ("text", targets::text),
     ("openmetrics", targets::openmetrics),
     ("protobuf_scrape", targets::protobuf_scrape),
@@ -33,9 +36,9 @@ fn most_memory(length: usize) -> usize {
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.sort();
-    files.into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+    files.into_iter().map(|path| (path.clone(), std::fs::read(&path).expect("a readable file"))).collect()
 }
 
 /// A small generator with a fixed seed, so that a failure comes again.

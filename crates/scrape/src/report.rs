@@ -81,7 +81,8 @@ pub(crate) fn batch(
     labels: &ReportLabels,
     report: &Report,
 ) -> WriteBatch {
-    let Appended { mut series, mut samples, mut starts, histograms, histogram_starts, exemplars, .. } = appended;
+    let Appended { mut series, mut samples, mut starts, histograms, histogram_starts, exemplars, .. } =
+        appended;
     let mut buffer = Vec::with_capacity(label_bytes.len() + labels.bytes.len());
     buffer.extend_from_slice(label_bytes);
     let base = buffer.len();

@@ -22,8 +22,11 @@ fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A read request: one query for each of (start, end, matchers of (kind, name, value)).
-fn request(queries: &[(i64, i64, &[(u8, &str, &str)])], accepted: &[u8]) -> Vec<u8> {
+/// Start, end, and matchers of (kind, name, value).
+type Query<'a> = (i64, i64, &'a [(u8, &'a str, &'a str)]);
+
+/// A read request of one query for each of `queries`.
+fn request(queries: &[Query<'_>], accepted: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (start, end, matchers) in queries {
         let mut query = Vec::new();

@@ -30,7 +30,7 @@ const TARGET_INFO: &str = "target_info";
 
 pub(super) fn translate(
     body: &[u8],
-    context: Context,
+    context: &Context,
     settings: &Settings,
 ) -> Result<Translated, DecodeError> {
     let batch = WriteBatch {
@@ -48,7 +48,7 @@ pub(super) fn translate(
     };
     let mut walk = Walk {
         settings,
-        context: &context,
+        context,
         out: Translated { batch, points: 0, rejected: 0, reasons: Vec::new() },
         point: Point::new(),
         families: HashSet::new(),

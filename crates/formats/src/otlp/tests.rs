@@ -70,8 +70,8 @@ fn lines(batch: &WriteBatch) -> Vec<String> {
 /// The lines of a request, and then what was rejected.
 fn run(json: &str, settings: &Settings) -> Vec<String> {
     let both = [
-        translate(json.as_bytes(), Coding::Json, context(), settings),
-        translate(&json::to_protobuf(json.as_bytes()).unwrap(), Coding::Protobuf, context(), settings),
+        translate(json.as_bytes(), Coding::Json, &context(), settings),
+        translate(&json::to_protobuf(json.as_bytes()).unwrap(), Coding::Protobuf, &context(), settings),
     ];
     let shown = both.map(|translated| {
         let translated = translated.unwrap();
@@ -133,7 +133,7 @@ fn gauges_and_sums() {
             "__name__=level_bytes -3@1000",
         ]
     );
-    let translated = translate(json.as_bytes(), Coding::Json, context(), &settings).unwrap();
+    let translated = translate(json.as_bytes(), Coding::Json, &context(), &settings).unwrap();
     let metadata: Vec<String> = translated
         .batch
         .metadata
@@ -366,7 +366,7 @@ fn long_exemplars_lose_their_attributes() {
 }
 
 fn fails(body: &[u8], coding: Coding) -> String {
-    translate(body, coding, context(), &Settings::default()).unwrap_err().to_string()
+    translate(body, coding, &context(), &Settings::default()).unwrap_err().to_string()
 }
 
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {

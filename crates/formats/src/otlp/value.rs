@@ -143,6 +143,7 @@ impl Json {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a tag and a slice: as cheap as a reference")]
     fn value(&mut self, value: Any<'_>, depth: usize) -> Result<(), DecodeError> {
         let before = self.out.len();
         match value {

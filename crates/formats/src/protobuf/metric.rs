@@ -234,7 +234,7 @@ impl<E: From<DecodeError>> Out<'_, '_, E> {
     fn found(
         &mut self,
         suffix: &str,
-        extra: Option<(&str, String)>,
+        extra: Option<&(&str, String)>,
         value: Value,
         start: i64,
         exemplars: Vec<FoundExemplar>,
@@ -244,7 +244,7 @@ impl<E: From<DecodeError>> Out<'_, '_, E> {
         name.push_str(self.family);
         name.push_str(suffix);
         series.clear();
-        let extra = extra.iter().map(|(name, value)| (*name, value.as_str()));
+        let extra = extra.into_iter().map(|(name, value)| (*name, value.as_str()));
         push_series(series, name, self.labels.iter().copied().chain(extra));
         (self.each)(Found { series, value, timestamp: self.timestamp, start, exemplars })
     }
@@ -252,7 +252,7 @@ impl<E: From<DecodeError>> Out<'_, '_, E> {
     fn float(
         &mut self,
         suffix: &str,
-        extra: Option<(&str, String)>,
+        extra: Option<&(&str, String)>,
         value: f64,
         start: i64,
         exemplar: Option<FoundExemplar>,
@@ -276,12 +276,12 @@ impl<E: From<DecodeError>> Out<'_, '_, E> {
         for bucket in &histogram.buckets {
             let exemplar = bucket.exemplar.map(exemplar).transpose()?.flatten();
             let label = ("le", format_boundary(bucket.boundary));
-            self.float("_bucket", Some(label), bucket.count, start, exemplar)?;
+            self.float("_bucket", Some(&label), bucket.count, start, exemplar)?;
             if bucket.boundary == f64::INFINITY {
                 return Ok(());
             }
         }
-        self.float("_bucket", Some(("le", "+Inf".into())), count, start, None)
+        self.float("_bucket", Some(&("le", "+Inf".into())), count, start, None)
     }
 }
 

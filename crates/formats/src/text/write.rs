@@ -74,7 +74,7 @@ impl TextWriter {
         }
         let ms = timestamp.unsigned_abs();
         self.out.push_str(&(ms / 1_000).to_string());
-        if ms % 1_000 != 0 {
+        if !ms.is_multiple_of(1_000) {
             let fraction = format!(".{:03}", ms % 1_000);
             self.out.push_str(fraction.trim_end_matches('0'));
         }

@@ -39,8 +39,7 @@ fn web_settings(text: &str, file: &str, dir: &Path) -> Result<WebSettings, Confi
     let tree = node::parse(text).map_err(|problem| error(vec![problem]))?;
     let reader = Reader::new(text, dir, &|_| None);
     let mut top = Section::new(&reader, &tree, "");
-    let mut settings = WebSettings::default();
-    settings.tls = tls(&mut top);
+    let mut settings = WebSettings { tls: tls(&mut top), ..WebSettings::default() };
     http(&mut top, &mut settings);
     if let Some(mut users) = top.section("basic_auth_users") {
         for user in users.keys(|_| true) {
