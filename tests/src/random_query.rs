@@ -344,7 +344,9 @@ impl Queries {
     }
 
     fn binary(&mut self, depth: usize) -> String {
-        let arithmetic = ["+", "-", "*", "/", "%", "^", "atan2"];
+        // `%` makes a large difference of a small one, so that only equal bits can be compared.
+        let modulo = if self.whole_language { "%" } else { "*" };
+        let arithmetic = ["+", "-", "*", "/", modulo, "^", "atan2"];
         let comparison = ["==", "!=", ">", "<", ">=", "<="];
         let sets = ["and", "or", "unless"];
         let (lhs, rhs) = (self.vector(depth - 1), self.vector(depth - 1));

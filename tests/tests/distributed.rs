@@ -28,7 +28,9 @@ fn two_metrics() -> MemorySource {
     let mut source = MemorySource::new();
     for (at, name) in ["x", "y", "target_info"].into_iter().enumerate() {
         for instance in 0..4 {
-            for le in ["", "1", "+Inf"] {
+            // A target has one info series.
+            let all: &[&str] = if name == "target_info" { &[""] } else { &["", "1", "+Inf"] };
+            for le in all.iter().copied() {
                 let instance_name = format!("i{instance}");
                 let labels = [("__name__", name), ("job", "j"), ("instance", &instance_name), ("le", le)];
                 let labels = Labels::from_pairs(labels).expect("labels that form a set");
