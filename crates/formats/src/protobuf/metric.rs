@@ -193,7 +193,7 @@ impl<'a> Metric<'a> {
                 out.float("_sum", None, summary.sum, summary.start, None)?;
                 for (quantile, value) in &summary.quantiles {
                     let label = ("quantile", format_boundary(*quantile));
-                    out.float("", Some(label), *value, summary.start, None)?;
+                    out.float("", Some(&label), *value, summary.start, None)?;
                 }
                 Ok(())
             }
