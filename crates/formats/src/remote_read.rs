@@ -1,6 +1,6 @@
 //! Remote read: the request, and its two kinds of answer (`prompb/remote.proto` and `storage/remote/codec.go` of
 //! Prometheus): all samples in one snappy block, or a stream of frames with chunks in Prometheus's own chunk encodings
-//! ([`chunks`]).
+//! ([`mod@chunks`]).
 //!
 //! An answer is put together from series that are encoded one by one, so that nobody holds the samples and their
 //! encoding at once. Not here: finding the series, limits on their number, HTTP.

@@ -501,7 +501,7 @@ async fn histograms_and_exemplars_are_checked_and_routed() {
     let world = World::new(Limits::default());
     let mut request = batch(&[(target("h", "a:80"), &[])]);
     let good = Histogram { integer: true, ..Histogram::default() };
-    let bad = Histogram { schema: 50, ..Histogram::default() };
+    let bad = Histogram { schema: 60, ..Histogram::default() };
     request.histograms = vec![(NOW, Arc::new(good)), (NOW + 1, Arc::new(bad))];
     let exemplar = |text: &str| Exemplar {
         labels: Labels::from_pairs([("trace_id", text)]).unwrap(),

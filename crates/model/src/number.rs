@@ -37,8 +37,49 @@ pub fn push_float(out: &mut String, value: f64) {
         push_integer(out, value as i64);
         return;
     }
-    // Writing into a String cannot fail.
-    let _ = write!(out, "{value}");
+    if value == 0.0 {
+        out.push_str("-0");
+        return;
+    }
+    let (digits, point) = shortest(out, value);
+    let digits = digits.as_slice();
+    let text = |part: &[u8]| std::str::from_utf8(part).unwrap_or_default().to_owned();
+    match usize::try_from(point) {
+        Err(_) | Ok(0) => {
+            out.push_str("0.");
+            out.extend(std::iter::repeat_n('0', point.unsigned_abs() as usize));
+            out.push_str(&text(digits));
+        }
+        Ok(point) if point >= digits.len() => {
+            out.push_str(&text(digits));
+            out.extend(std::iter::repeat_n('0', point - digits.len()));
+        }
+        Ok(point) => {
+            out.push_str(&text(&digits[..point]));
+            out.push('.');
+            out.push_str(&text(&digits[point..]));
+        }
+    }
+}
+
+/// The shortest digits that read back as `value` (finite), the nearest to it among them, half to even as Go prints; and
+/// where the decimal point stands among them. Appends the sign to `out`.
+fn shortest(out: &mut String, value: f64) -> (Vec<u8>, i32) {
+    if value.is_sign_negative() {
+        out.push('-');
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value.abs());
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let whole = mantissa.find('.').unwrap_or(mantissa.len());
+    let mut digits: Vec<u8> = mantissa.bytes().filter(u8::is_ascii_digit).collect();
+    let leading = digits.iter().take_while(|digit| **digit == b'0').count().min(digits.len() - 1);
+    digits.drain(..leading);
+    while digits.len() > 1 && digits.last() == Some(&b'0') {
+        digits.pop();
+    }
+    (digits, whole as i32 - leading as i32 + exponent)
 }
 
 /// Appends `value` as upstream's HTTP API prints sample values: as [`format_float`], but with an exponent
@@ -93,19 +134,19 @@ fn push_special(out: &mut String, value: f64) -> bool {
 
 /// Go's `'e'` layout of a finite number: `1.5e+21`, `1e-07`.
 fn push_exponent(out: &mut String, value: f64) {
-    let text = format!("{value:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    out.push_str(digits);
-    let (sign, size) = match exponent.strip_prefix('-') {
-        Some(size) => ('-', size),
-        None => ('+', exponent),
-    };
-    out.push('e');
-    out.push(sign);
-    if size.len() < 2 {
+    let (digits, point) = shortest(out, value);
+    for (at, digit) in digits.into_iter().enumerate() {
+        if at == 1 {
+            out.push('.');
+        }
+        out.push(char::from(digit));
+    }
+    let exponent = point - 1;
+    out.push_str(if exponent < 0 { "e-" } else { "e+" });
+    if exponent.unsigned_abs() < 10 {
         out.push('0');
     }
-    out.push_str(size);
+    push_integer(out, i64::from(exponent.unsigned_abs()));
 }
 
 fn push_integer(out: &mut String, value: i64) {

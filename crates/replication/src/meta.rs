@@ -247,8 +247,13 @@ pub(crate) fn announce(cluster: &Cluster, candidate: &Candidate) -> Option<Comma
         .filter(|(key, value)| old.own.get(*key) != Some(value))
         .map(|(key, _)| key.clone())
         .collect();
-    let others = cluster.members.iter().filter(|(node, _)| **node != candidate.node).map(|(_, m)| &m.own);
-    let own: Vec<_> = others.chain([&new.own]).collect();
+    let others: Vec<_> = cluster.members.iter().filter(|(node, _)| **node != candidate.node).collect();
+    if !changed.is_empty() {
+        // Two nodes that change at once must see each other, or neither would be the last to ask.
+        let unchanged = others.iter().map(|(node, member)| (member_key(**node), Some(member.encode())));
+        command.expect.extend(unchanged);
+    }
+    let own: Vec<_> = others.iter().map(|(_, member)| &member.own).chain([&new.own]).collect();
     let asked = cluster.settings.asked_by_all(&own, &changed);
     // What cannot be set stays drift, and is shown as that.
     if !asked.is_empty()

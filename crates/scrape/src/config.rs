@@ -228,7 +228,7 @@ pub struct OAuth2 {
     /// The token server.
     pub token_url: Secret,
     /// Further fields of the form that is sent there.
-    pub endpoint_params: BTreeMap<String, String>,
+    pub endpoint_params: BTreeMap<String, Secret>,
     /// TLS to the token server.
     pub tls: TlsConfig,
     /// Reach the token server through this proxy.

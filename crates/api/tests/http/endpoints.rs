@@ -34,6 +34,10 @@ async fn ask(server: &Server, endpoint: &api::Endpoint, method: &str) -> Answer 
         let empty = formats::snappy::compress(&[]).unwrap();
         return server.send(Request::post(path).body(Body::from(empty)).unwrap()).await;
     }
+    if path.ends_with("/otlp/v1/metrics") {
+        let request = Request::post(path).header("content-type", "application/x-protobuf");
+        return server.send(request.body(Body::empty()).unwrap()).await;
+    }
     if ["/write", "/push", "/receive"].iter().any(|end| path.ends_with(end)) {
         let empty = formats::snappy::compress(&[]).unwrap();
         return server.send(Request::post(path).body(Body::from(empty)).unwrap()).await;

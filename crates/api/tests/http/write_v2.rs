@@ -14,13 +14,15 @@ const V2: &[(&str, &str)] = &[
     ("x-prometheus-remote-write-version", "2.0.0"),
 ];
 
-fn varint(number: u8, mut value: u64) -> Vec<u8> {
-    let mut out = vec![number << 3];
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+fn varint(number: u8, value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    for mut rest in [u64::from(number) << 3, value] {
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
     }
-    out.push(value as u8);
     out
 }
 

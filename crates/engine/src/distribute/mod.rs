@@ -1,7 +1,7 @@
 //! Evaluation spread over the places where series are.
 //!
 //! [`plan()`] closes an expression and, by one table ([`TABLE`]), cuts out the parts that are evaluated where the series
-//! are. Each place runs its [`Part`]s over its own series ([`run`]) and gives a [`Partial`]; partials join in any order
+//! are. Each place runs its [`Part`]s over its own series ([`run()`]) and gives a [`Partial`]; partials join in any order
 //! ([`Partial::absorb`]); [`Plan::finish`] evaluates the rest over them. What cannot be split exactly moves its series:
 //! the answer has the same bits as that of [`crate::evaluate`] over all series at once, wherever they are.
 //!

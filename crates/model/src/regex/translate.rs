@@ -69,7 +69,11 @@ impl Writer {
             Node::Repeat { inner, min: min @ (0 | 1), max: None, .. }
                 if self.bytes && self.any_bytes(inner) =>
             {
-                self.out.push(if *min == 0 { '*' } else { '+' });
+                self.out.push('*');
+                if *min == 1 {
+                    // The one that must be there is a whole character, or neighbours could share the bytes of one.
+                    self.node(inner);
+                }
             }
             Node::Repeat { inner, min, max, greedy } => {
                 self.out.push_str("(?:");

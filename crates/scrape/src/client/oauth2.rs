@@ -122,7 +122,9 @@ impl TokenSource {
         if !config.scopes.is_empty() {
             form.push(("scope", config.scopes.join(" ")));
         }
-        form.extend(config.endpoint_params.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        form.extend(
+            config.endpoint_params.iter().map(|(name, value)| (name.as_str(), value.expose().to_owned())),
+        );
         if !in_header {
             form.push(("client_id", config.client_id.clone()));
             form.push(("client_secret", client_secret.to_owned()));

@@ -288,7 +288,7 @@ fn oauth2(url: &str) -> OAuth2 {
         client_secret: inline("s/cret"),
         scopes: vec!["read".into(), "all".into()],
         token_url: Secret::new(url),
-        endpoint_params: [("audience".to_owned(), "x y".to_owned())].into(),
+        endpoint_params: [("audience".to_owned(), Secret::new("x y"))].into(),
         tls: crate::TlsConfig::default(),
         proxy: None,
     }

@@ -155,11 +155,11 @@ fn oauth2(section: &mut Section<'_>) -> Option<OAuth2> {
     Some(OAuth2 { client_id, client_secret, scopes, token_url, endpoint_params, tls, proxy })
 }
 
-fn endpoint_params(oauth2: &mut Section<'_>) -> BTreeMap<String, String> {
+fn endpoint_params(oauth2: &mut Section<'_>) -> BTreeMap<String, Secret> {
     let mut params = BTreeMap::new();
     if let Some(mut section) = oauth2.section("endpoint_params") {
         for name in section.keys(|_| true) {
-            params.insert(name.to_owned(), section.raw(name).unwrap_or_default());
+            params.insert(name.to_owned(), Secret::new(section.raw(name).unwrap_or_default()));
         }
     }
     // Some servers want a password among them.

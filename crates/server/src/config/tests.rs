@@ -260,7 +260,6 @@ scrape_configs:
     assert_eq!(
         loaded.not_active,
         [
-            "global.external_labels",
             "runtime.gogc",
             "runtime.log_level",
             "rule_files",
@@ -272,8 +271,7 @@ scrape_configs:
             "alerting",
             "remote_write",
             "tracing",
-            "isobar.region",
-            "isobar.tenancy",
+            "isobar.region"
         ]
     );
     assert_eq!(loaded.global.external_labels["zone"], "z1");
@@ -431,16 +429,16 @@ fn bombs_are_bounded() {
 #[test]
 fn oauth2_arrives_and_keeps_its_secrets() {
     let text = "scrape_configs:\n- job_name: j\n  oauth2: {client_id: me, client_secret_file: cs, scopes: [a, b], token_url: 'http://u:p@t/x', \
-                endpoint_params: {audience: y, password: canary}, tls_config: {server_name: s}, proxy_url: 'http://proxy:1'}\n";
+                endpoint_params: {audience: api, password: canary}, tls_config: {server_name: s}, proxy_url: 'http://proxy:1'}\n";
     let loaded = good(text);
     let Auth::OAuth2(got) = loaded.scrape.jobs[0].http.auth.clone() else { panic!("oauth2") };
     assert_eq!((got.client_id.as_str(), got.client_secret), ("me", Source::File("/etc/p/cs".into())));
     assert_eq!((got.scopes.join(","), got.token_url.expose()), ("a,b".into(), "http://u:p@t/x"));
-    assert_eq!((got.endpoint_params["audience"].as_str(), got.tls.server_name.as_str()), ("y", "s"));
+    assert_eq!((got.endpoint_params["audience"].expose(), got.tls.server_name.as_str()), ("api", "s"));
     assert_eq!(got.proxy.unwrap().http.unwrap().expose(), "http://proxy:1");
     assert!(loaded.not_active.is_empty(), "{:?}", loaded.not_active);
     let yaml = loaded.to_yaml();
-    assert!(!yaml.contains("canary") && !yaml.contains("u:p@") && yaml.contains("audience: y"), "{yaml}");
+    assert!(!yaml.contains("canary") && !yaml.contains("u:p@") && yaml.contains("audience: api"), "{yaml}");
     check_problem(
         "scrape_configs:\n- job_name: j\n  oauth2: {client_id: me}\n",
         "3:11: oauth2 token_url must be configured",

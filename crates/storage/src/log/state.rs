@@ -101,7 +101,14 @@ impl Group {
         let keep = from.saturating_sub(self.first).min(self.slots.len() as u64);
         self.slots.truncate(keep as usize);
         if self.slots.is_empty() && self.base.is_some_and(|base| base.index >= from) {
-            self.base = self.purged.filter(|purged| purged.index < from);
+            // Entries that the table knows of and nobody has found: those before `from` stay missing.
+            self.base = match self.purged {
+                Some(purged) if purged.index >= from => None,
+                Some(purged) if purged.index + 1 == from => Some(purged),
+                None if from == 0 => None,
+                _ => Some(LogId { term: 0, index: from - 1 }),
+            };
+            self.first = from;
         }
         if self.committed.is_some_and(|c| c.index >= from) {
             self.committed = self.last();
