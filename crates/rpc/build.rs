@@ -3,9 +3,10 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let contracts = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    // Asked when it runs: a target folder may be kept while the clone moves.
+    let contracts = format!("{}/../../proto", std::env::var("CARGO_MANIFEST_DIR")?);
     println!("cargo::rerun-if-changed={contracts}");
-    let files = protox::compile(["peer.proto"], [contracts])?;
+    let files = protox::compile(["peer.proto"], [&contracts])?;
     tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(files)?;
     Ok(())
 }
