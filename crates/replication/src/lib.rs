@@ -32,6 +32,7 @@ mod network;
 #[cfg(test)]
 mod node_test;
 pub mod peer_service;
+mod rest;
 mod router;
 #[cfg(test)]
 mod router_test;
