@@ -168,6 +168,11 @@ impl Writer {
         self.unknown.len()
     }
 
+    /// The timestamp of the newest round, seconds.
+    pub fn last_seconds(&self) -> f64 {
+        (self.start_ms + (self.next.max(1) - 1) as i64 * 1000) as f64 / 1000.0
+    }
+
     /// Reads everything of this writer back and compares. Gives how many samples there are.
     pub fn check(&self, node: &Node) -> Result<usize> {
         let expression = format!("oracle{{writer=\"{}\"}}[3h]", self.id);

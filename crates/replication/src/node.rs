@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use model::seam::{
-    BoxFuture, Clock, ReadLevel, SeriesSource, ShardBatch, ShardReader, ShardReport, ShardWriteError,
+    BoxFuture, Clock, FragmentRunner, ReadLevel, SeriesSource, ShardBatch, ShardReader, ShardReport, ShardWriteError,
     ShardWriter, StorageStatus, StorageView,
 };
 use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
@@ -34,7 +34,7 @@ use crate::members::Candidate;
 use crate::membership;
 use crate::meta::Cluster;
 use crate::metrics::Metrics;
-use crate::peer_service::{Answerer, Heard, RunFragment};
+use crate::peer_service::{Answerer, Fragments, Heard};
 use crate::router::Router;
 use crate::shard::{ShardHandle, Waiting};
 use crate::talk::{Ask, Deletion};
@@ -126,7 +126,7 @@ pub struct Replication {
     upkeep: Arc<Upkeep>,
     runtimes: Mutex<Option<(Runtime, Runtime)>>,
     serving: Mutex<Option<rpc::Serving>>,
-    fragments: Arc<OnceLock<RunFragment>>,
+    fragments: Arc<Fragments>,
 }
 
 impl std::fmt::Debug for Replication {
@@ -226,7 +226,7 @@ impl Replication {
             router: Router::default(),
             heard: Heard::default(),
         });
-        let fragments = Arc::new(OnceLock::new());
+        let fragments = Arc::new(Fragments::default());
         let serving = rpc::serve(
             peering.listener,
             Arc::new(Answerer::new(&inner, Arc::clone(&fragments))),
@@ -360,16 +360,17 @@ impl Replication {
         let _ = tokio::task::spawn_blocking(move || upkeep.stop()).await;
     }
 
-    /// Has plan fragments that other nodes send evaluated by `run`; to be named once.
-    pub fn answer_fragments(&self, run: RunFragment) {
-        if self.fragments.set(run).is_err() {
-            tracing::warn!("who evaluates plan fragments is named already");
-        }
+    /// Has `runner` evaluate the fragments that other nodes send, until the node stops. Before that they are told to
+    /// ask elsewhere or again.
+    pub fn answer_fragments(&self, runner: Arc<dyn FragmentRunner>) {
+        *self.fragments.write() = Some(runner);
     }
 
     async fn stop_groups(&self) {
         // Nobody is answered any more, as after a kill.
         drop(self.serving.lock().take());
+        // The runner reads through this node, and would keep it for ever.
+        drop(self.fragments.write().take());
         let groups: Vec<Arc<Group>> = self.inner.groups.write().drain().map(|(_, group)| group).collect();
         futures::future::join_all(groups.iter().map(|group| group.stop())).await;
         let pool = Arc::clone(&self.inner.ground.pool);
@@ -628,6 +629,18 @@ impl ShardReader for Replication {
         let map = self.inner.map.load();
         // Versions ascend, and each holds until the next one begins.
         map.version_at(range.after.saturating_add(1)).0 != map.version_at(range.until).0
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.inner.map.load().epoch()
+    }
+
+    fn placement(&self, shards: &[ShardId]) -> Vec<(Option<NodeId>, Vec<ShardId>)> {
+        self.inner.places(shards)
+    }
+
+    fn fragment(&self, node: NodeId, fragment: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
+        Box::pin(self.inner.route_fragment(node, fragment))
     }
 }
 

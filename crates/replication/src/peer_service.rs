@@ -3,14 +3,14 @@
 //! What peers ask about the cluster goes to `membership`, fragments to whoever `Replication::answer_fragments` named.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::seam::{BoxFuture, SeriesSource, ShardBatch, ShardReport, ShardWriteError};
-use model::{Code, Failure, LogIndex, NodeId, ShardId};
+use model::seam::{BoxFuture, FragmentRunner, SeriesSource, ShardBatch, ShardReport, ShardWriteError};
+use model::{Failure, LogIndex, NodeId, ShardId};
 use openraft::raft::AppendEntriesResponse;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rpc::{Identity, Need, PeerService, ReadRefusal, SnapshotParts};
 use tokio::time::Instant;
 
@@ -20,9 +20,8 @@ use crate::types::RaftLogId;
 use crate::wire::{Answer, Message};
 use crate::{catch_up, membership};
 
-/// Evaluates a plan fragment (opaque here) within a time limit: (fragment, limit) → partial.
-pub type RunFragment =
-    Arc<dyn Fn(Bytes, Duration) -> BoxFuture<'static, Result<Vec<u8>, Failure>> + Send + Sync>;
+/// Who evaluates plan fragments of other nodes' queries, once that is known.
+pub(crate) type Fragments = RwLock<Option<Arc<dyn FragmentRunner>>>;
 
 /// When leaders were last heard of, by replica here: what says how stale a replica is.
 #[derive(Debug, Default)]
@@ -43,11 +42,11 @@ impl Heard {
 /// Answers peers for this node.
 pub(crate) struct Answerer {
     inner: Weak<Inner>,
-    fragments: Arc<OnceLock<RunFragment>>,
+    fragments: Arc<Fragments>,
 }
 
 impl Answerer {
-    pub(crate) fn new(inner: &Arc<Inner>, fragments: Arc<OnceLock<RunFragment>>) -> Self {
+    pub(crate) fn new(inner: &Arc<Inner>, fragments: Arc<Fragments>) -> Self {
         // Weak: connections that are being served must not keep the node's files open.
         Self { inner: Arc::downgrade(inner), fragments }
     }
@@ -155,18 +154,13 @@ impl PeerService for Answerer {
         })
     }
 
-    fn fragment(
-        &self,
-        _from: NodeId,
-        fragment: Bytes,
-        limit: Duration,
-    ) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
-        match self.fragments.get() {
-            Some(run) => run(fragment, limit),
-            None => Box::pin(async {
-                Err(Failure::new(Code::Unimplemented, "this node evaluates no plan fragments"))
-            }),
-        }
+    fn fragment(&self, _from: NodeId, fragment: Bytes) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
+        let runner = self.fragments.read().clone();
+        Box::pin(async move {
+            // A node that has just started, or is stopping: another replica may answer.
+            let waits = || Failure::unavailable("this node evaluates no parts of queries just now", RETRY);
+            runner.ok_or_else(waits)?.run(fragment.into()).await
+        })
     }
 
     fn meta(&self, from: &Identity, body: Bytes) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::seam::{ReadLevel, SeriesSource, ShardBatch, ShardReport, ShardWriteError};
-use model::{Epoch, Failure, LogIndex, NodeId, ShardId};
+use model::{Code, Epoch, Failure, LogIndex, NodeId, ShardId};
 use parking_lot::Mutex;
 use rpc::{Need, ReadRefusal, RemoteReplica};
 use tokio::sync::oneshot;
@@ -34,6 +34,12 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// How long a peer may say nothing in the middle of a read.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long a node that failed to answer a fragment is passed over where another has the shard too.
+const PASSED_OVER: Duration = Duration::from_secs(2);
+/// An upper bound of the time of a fragment; it carries its own deadline, a connection that died is noticed in seconds,
+/// and whoever asks gives up earlier.
+const FRAGMENT_LIMIT: Duration = Duration::from_secs(3600);
+
 /// Where a read waits for the index of its shard.
 type WaitingRead = (ShardId, oneshot::Sender<Result<LogIndex, LeadError>>);
 
@@ -44,6 +50,8 @@ pub(crate) struct Router {
     leaders: Mutex<HashMap<ShardId, NodeId>>,
     /// Reads that wait for the next call to a node, for nodes to which one is under way.
     reads: Mutex<HashMap<NodeId, Vec<WaitingRead>>>,
+    /// When nodes last failed to answer a fragment of a query.
+    failed: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Router {
@@ -169,6 +177,38 @@ impl Inner {
             return Ok(handle.shard.reader());
         }
         Ok(Arc::new(RemoteReplica::new(Arc::clone(&self.peers), &others, shard, need, SILENCE)))
+    }
+
+    /// Which nodes evaluate parts of queries over `shards`: this one (`None`) where it has a replica that is ready, else
+    /// the probable leader, or another when that one failed just now.
+    pub(crate) fn places(&self, shards: &[ShardId]) -> Vec<(Option<NodeId>, Vec<ShardId>)> {
+        let mut places: Vec<(Option<NodeId>, Vec<ShardId>)> = Vec::new();
+        for shard in shards {
+            let others = if self.local(*shard).is_some() { Vec::new() } else { self.others(*shard) };
+            let answers = |node: &&NodeId| {
+                self.router.failed.lock().get(*node).is_none_or(|at| at.elapsed() > PASSED_OVER)
+            };
+            let node = others.iter().find(answers).or(others.first()).copied();
+            match places.iter_mut().find(|(known, _)| *known == node) {
+                Some((_, of_node)) => of_node.push(*shard),
+                None => places.push((node, vec![*shard])),
+            }
+        }
+        places
+    }
+
+    /// Has `node` run a fragment of a query.
+    pub(crate) async fn route_fragment(&self, node: NodeId, fragment: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        match self.peers.fragment(node, fragment.into(), FRAGMENT_LIMIT).await {
+            Ok(partial) => Ok(partial),
+            Err(error) => {
+                let failure = Failure::from(error);
+                if failure.code == Code::Unavailable {
+                    self.router.failed.lock().insert(node, Instant::now());
+                }
+                Err(failure)
+            }
+        }
     }
 
     /// Up to where a replica must have applied to see everything acknowledged so far.

@@ -46,6 +46,7 @@ impl Peer for Answerer {
     type ExchangeStream = ReceiverStream<Result<wire::AnswerFrame, Status>>;
     type SelectStream = Parts<wire::SeriesPart>;
     type SnapshotStream = Parts<wire::SnapshotPart>;
+    type FragmentStream = Parts<wire::FragmentPart>;
 
     async fn exchange(
         &self,
@@ -99,12 +100,15 @@ impl Peer for Answerer {
     async fn fragment(
         &self,
         request: Request<wire::FragmentRequest>,
-    ) -> Result<Response<wire::FragmentAnswer>, Status> {
-        let wire::FragmentRequest { fragment, limit_ms } = request.into_inner();
-        let limit = Duration::from_millis(limit_ms.into());
-        let partial = self.service.fragment(self.peer.node, fragment, limit).await;
-        let partial = partial.map_err(|failure| status::to_status(&failure))?.into();
-        Ok(Response::new(wire::FragmentAnswer { partial }))
+    ) -> Result<Response<Self::FragmentStream>, Status> {
+        let partial = self.service.fragment(self.peer.node, request.into_inner().fragment).await;
+        let mut rest = Bytes::from(partial.map_err(|failure| status::to_status(&failure))?);
+        // Series that travel can be more than a message may hold.
+        let part = move || {
+            let bytes = rest.split_to(rest.len().min(PART_BYTES));
+            (!bytes.is_empty()).then_some(Ok(wire::FragmentPart { bytes }))
+        };
+        Ok(Response::new(Box::pin(futures::stream::iter(std::iter::from_fn(part)))))
     }
 
     async fn meta(&self, request: Request<wire::MetaRequest>) -> Result<Response<wire::MetaAnswer>, Status> {

@@ -217,13 +217,27 @@ impl Peers {
         Ok(indexes.collect())
     }
 
-    /// Has `node` evaluate a plan fragment (opaque); the partial. Dropping the future cancels it there.
-    pub async fn fragment(&self, node: NodeId, fragment: Bytes, limit: Duration) -> Result<Bytes, PeerError> {
-        let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        let request = wire::FragmentRequest { fragment, limit_ms };
-        let answer = self
+    /// Has `node` evaluate a plan fragment (opaque); the partial, of any size: whoever asks bounds it in the fragment.
+    /// `limit` bounds how long nothing may come. Dropping the future cancels the work there.
+    pub async fn fragment(
+        &self,
+        node: NodeId,
+        fragment: Bytes,
+        limit: Duration,
+    ) -> Result<Vec<u8>, PeerError> {
+        let request = wire::FragmentRequest { fragment };
+        let parts = self
             .unary(node, Lane::Request, limit, |mut client| async move { client.fragment(request).await });
-        Ok(answer.await?.partial)
+        let mut parts = parts.await?;
+        let mut partial = Vec::new();
+        let late = || PeerError::Timeout { peer: self.name(node), after: limit };
+        loop {
+            let part = tokio::time::timeout(limit, parts.message()).await.map_err(|_| late())?;
+            match part.map_err(|status| failed(&status, self.name(node)))? {
+                Some(part) => partial.extend_from_slice(&part.bytes),
+                None => return Ok(partial),
+            }
+        }
     }
 
     /// Asks `node` about the cluster (opaque).

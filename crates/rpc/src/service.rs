@@ -57,13 +57,8 @@ pub trait PeerService: Send + Sync + 'static {
     /// This node's replica of the shard, once it is as far as needed.
     fn replica(&self, shard: ShardId, need: Need) -> BoxFuture<'_, Result<Arc<dyn SeriesSource>, Failure>>;
 
-    /// Evaluates a plan fragment into a partial; both opaque here.
-    fn fragment(
-        &self,
-        from: NodeId,
-        fragment: Bytes,
-        limit: Duration,
-    ) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
+    /// Evaluates a plan fragment, which carries its own deadline, into a partial; both opaque here.
+    fn fragment(&self, from: NodeId, fragment: Bytes) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
 
     /// A request about the cluster (joining, status, settings, commands for the meta group); opaque here.
     fn meta(&self, from: &Identity, body: Bytes) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;

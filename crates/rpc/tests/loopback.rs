@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Echo, Node, PARTS, pair, plain, series};
+use common::{Echo, LARGE, Node, PARTS, pair, plain, series};
 use model::seam::{
     QueryBudget, SelectRequest, SeriesData, SeriesSource, ShardBatch, ShardSeries, ShardWriteError,
 };
@@ -52,7 +52,9 @@ async fn every_call_has_its_answer() {
     assert_eq!(indexes[1], Err(ReadRefusal::NotLeader(None)));
     assert_eq!(indexes[2], Err(ReadRefusal::Failed(Failure::internal("no such shard"))));
 
-    assert_eq!(a.peers.fragment(b.id(), Bytes::from_static(b"abc"), LIMIT).await.unwrap(), "cba");
+    assert_eq!(a.peers.fragment(b.id(), Bytes::from_static(b"abc"), LIMIT).await.unwrap(), b"cba");
+    let large = a.peers.fragment(b.id(), Bytes::from_static(b"large"), LIMIT).await.unwrap();
+    assert!(large.len() == LARGE && large.iter().enumerate().all(|(at, byte)| *byte == at as u8));
     assert_eq!(a.peers.meta(b.id(), Bytes::from_static(b"status"), LIMIT).await.unwrap(), "1 status");
     let (who, answer) = a.peers.meta_at(&b.address, Bytes::from_static(b"join"), LIMIT).await.unwrap();
     assert_eq!((who, &*answer), ((**b.me.load()).clone(), &b"1 join"[..]));

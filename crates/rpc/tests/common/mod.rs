@@ -22,6 +22,8 @@ use tokio::runtime::Handle;
 /// Bytes of a part of the service's snapshots.
 pub(crate) const PART: usize = 1000;
 /// Parts in each.
+/// Bytes of the answer to the fragment `large`: more than a message may have.
+pub(crate) const LARGE: usize = 70 << 20;
 pub(crate) const PARTS: u64 = 20;
 
 /// Answers so that callers can tell what arrived.
@@ -98,18 +100,16 @@ impl PeerService for Echo {
         })
     }
 
-    /// Answers its bytes reversed; `sleep` never answers, and counts its end.
-    fn fragment(
-        &self,
-        _from: NodeId,
-        fragment: Bytes,
-        _limit: Duration,
-    ) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
+    /// Answers its bytes reversed, `large` with more than a message may hold; `sleep` never answers, and counts its end.
+    fn fragment(&self, _from: NodeId, fragment: Bytes) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
         Box::pin(async move {
             if &*fragment == b"sleep" {
                 let _cancelled = Cancelled(Arc::clone(&self.cancelled));
                 self.writing.fetch_add(1, Ordering::SeqCst);
                 std::future::pending::<()>().await;
+            }
+            if &*fragment == b"large" {
+                return Ok((0..LARGE).map(|at| at as u8).collect());
             }
             Ok(fragment.iter().rev().copied().collect())
         })

@@ -152,6 +152,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let ingest = Arc::new(ingest);
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
+    replication.answer_fragments(Arc::new(query::Leaf::new(frontend.clone())));
     let options = scrape::Options {
         tenant: settings.default_tenant.clone(),
         offset_seed: scrape::Options::seed_of(&replication.node().to_string()),

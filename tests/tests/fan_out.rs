@@ -1,0 +1,115 @@
+//! Three processes, each series on one of them: queries at any node see all, parts of them run where the series are, and
+//! a node that is away makes an error that names what is missing (I5, I9, I10).
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use benches::http::encoded;
+use serde_json::Value;
+use tests::node::Node;
+use tests::oracle::Writer;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SERIES: u64 = 140;
+const ROUNDS: usize = 30;
+
+fn spawn(folder: &Path, name: &str, join: Option<&str>) -> Result<(Node, String)> {
+    let mut flags = vec![
+        "--config.file=/dev/null".to_owned(),
+        "--cluster.name=eu".to_owned(),
+        "--cluster.bootstrap-expect=3".to_owned(),
+        "--cluster.replication-factor=1".to_owned(),
+        "--cluster.shards=6".to_owned(),
+        format!("--node.name={name}"),
+    ];
+    flags.extend(join.map(|address| format!("--cluster.join={address}")));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut node = Node::spawn(&folder.join(name), &flags)?;
+    let line = node.wait_for("listening for other nodes")?;
+    let address = line.split("address=").nth(1).context("the line names no address")?;
+    let address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
+    Ok((node, address))
+}
+
+/// The path of a query at the end of the writer's samples.
+fn path(writer: &Writer, expression: &str) -> String {
+    format!("/api/v1/query?query={}&time={}", encoded(expression), writer.last_seconds())
+}
+
+/// The whole `data` of a query at the end of the writer's samples.
+fn ask(node: &Node, writer: &Writer, expression: &str) -> Result<Value> {
+    node.api(&format!("{}&stats=all", path(writer, expression)))
+}
+
+#[test]
+fn parts_of_a_query_run_where_the_series_are() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (first, address) = spawn(folder.path(), "a", None)?;
+    let mut nodes = vec![first];
+    for name in ["b", "c"] {
+        nodes.push(spawn(folder.path(), name, Some(&address))?.0);
+    }
+    for node in &mut nodes {
+        node.wait_until_ready()?;
+    }
+    let status = nodes[0].api("/api/v1/cluster/status")?;
+    for shard in status["shards"].as_array().context("shards")? {
+        ensure!(shard["replicas"].as_array().is_some_and(|all| all.len() == 1), "one replica a shard: {shard}");
+    }
+    let mut writer = Writer::new(1, SERIES);
+    while writer.acked() < ROUNDS {
+        let reply = writer.send(&nodes[writer.acked() % 3].address)?;
+        ensure!(reply.status == 204, "{}", reply.body);
+    }
+
+    // Aggregations: answers of groups come, not series, and the same bits from everywhere.
+    let whole = |node: &Node, expression: &str| -> Result<(String, Value)> {
+        let data = ask(node, &writer, expression)?;
+        Ok((data["result"].to_string(), data["stats"]["isobar"].clone()))
+    };
+    for expression in [
+        "sum by (instance) (rate(oracle[20s]))",
+        "avg without (n, instance) (oracle)",
+        "topk(3, oracle)",
+        "stddev(oracle) + count(oracle)",
+        "quantile(0.5, oracle)",
+        "absent_over_time(oracle[20s])",
+    ] {
+        let (answer, cost) = whole(&nodes[0], expression)?;
+        for node in &nodes[1..] {
+            let (other, _) = whole(node, expression)?;
+            ensure!(answer == other, "{expression}: {answer}\n!=\n{other}");
+        }
+        ensure!(cost["nodes"] == 3 && cost["fragments"] == 2, "{expression} went to the others: {cost}");
+        let moved = cost["movedSeries"].as_u64().context("movedSeries")?;
+        let pushed = !expression.starts_with("absent_over_time");
+        ensure!((moved == 0) == pushed, "{expression}: {moved} series moved: {cost}");
+    }
+    let (count, _) = whole(&nodes[1], "count(oracle)")?;
+    ensure!(count.contains(&format!("\"{SERIES}\"")), "{count}");
+    // Raw series travel, each once.
+    for node in &nodes {
+        ensure!(writer.check(node)? as u64 == SERIES * ROUNDS as u64);
+        let values = node.api("/api/v1/label/n/values?match[]=oracle")?;
+        ensure!(values.as_array().is_some_and(|all| all.len() as u64 == SERIES), "{values}");
+    }
+
+    // A node away: its shards are missing, and named; what needs none of them is answered.
+    let gone = nodes.remove(2);
+    gone.kill()?;
+    let (code, body) = nodes[0].get(&path(&writer, "sum(oracle)"))?;
+    ensure!(code == 503 && body.contains("shard"), "{code} {body}");
+    // It comes back, at another address, and so do the answers.
+    let (back, _) = spawn(folder.path(), "c", Some(&address))?;
+    nodes.push(back);
+    nodes[2].wait_until_ready()?;
+    nodes[0].eventually(PATIENCE, "all shards answer again", |node| {
+        let (code, body) = node.get(&path(&writer, "count(oracle)"))?;
+        Ok((code == 200 && body.contains(&format!("\"{SERIES}\""))).then_some(()))
+    })?;
+    for node in &nodes {
+        writer.check(node)?;
+    }
+    Ok(())
+}
