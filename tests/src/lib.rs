@@ -1,6 +1,6 @@
 //! The harness of the scenario tests: real processes of the program, what they are sent, and what must be left of it.
 //!
-//! `node` starts and ends processes. `peer` starts other programs. `oracle` sends samples and checks what is kept of
+//! `node` starts and ends processes, `three` a cluster of them. `peer` starts other programs. `oracle` sends samples and checks what is kept of
 //! them. `power` is a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends
 //! requests of both versions. `spread` evaluates queries by parts, `random_query` makes queries and series, `naive`
 //! evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they print why they are
@@ -15,6 +15,7 @@ pub mod promqltest;
 pub mod random_query;
 pub mod remote_write;
 pub mod spread;
+pub mod three;
 
 /// Whether a tier may run: `missing` says what it lacks (`None` = nothing). Prints `skipped: …` when it lacks something;
 /// panics instead when the environment variable `REQUIRE_TIERS` (names separated by commas) holds `tier`.

@@ -1,8 +1,11 @@
 //! A slow evaluator of a part of the language, for floats: every step by itself, every series looked up by reading all,
 //! label sets as maps. Written from the description of the language, not from the engine, to be compared with it.
 //!
-//! It knows selectors with `offset` and `@`, the functions `rate`, `increase`, `delta` and the simple `…_over_time`,
-//! aggregations by values, arithmetic, comparison, set operators and matching. Names are dropped at once.
+//! It knows selectors with `offset` and `@`, subqueries, functions of a window of floats (`naive/window.rs`) and some of single
+//! floats, aggregations, arithmetic, comparison, set operators and matching. Names are dropped at once. It does not know
+//! histograms, labels made by functions, nor what looks at several steps.
+
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +13,11 @@ use model::seam::fake::MemorySource;
 use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesSource};
 use model::{TenantId, TimeRange, is_stale};
 use promql::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Cardinality, Expr, ExprKind, Modifiers, Selector,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Modifiers, Selector,
     VectorMatching,
 };
+
+use window::{of_window, quantile};
 
 /// Labels by name.
 pub type LabelMap = BTreeMap<String, String>;
@@ -24,10 +29,16 @@ enum Value {
     Vector(Vec<(LabelMap, f64)>),
 }
 
+/// A series and its samples.
+type Samples = (LabelMap, Vec<(i64, f64)>);
+
+/// The step of subqueries that name none, ms.
+const SUBQUERY_STEP: i64 = 60_000;
+
 /// All series, as they are.
 #[derive(Debug)]
 pub struct Naive {
-    series: Vec<(LabelMap, Vec<(i64, f64)>)>,
+    series: Vec<Samples>,
     lookback_ms: i64,
 }
 
@@ -96,31 +107,16 @@ impl Naive {
                 }
                 Value::Vector(vector)
             }
-            ExprKind::Call(call) => {
-                let ExprKind::Matrix(matrix) = &call.args[0].kind else {
-                    return Err("not known here".into());
-                };
-                let end = moved(&matrix.selector.modifiers, time);
-                let start = end - matrix.range_ms;
-                let mut vector = Vec::new();
-                for (labels, samples) in self.matching(&matrix.selector) {
-                    let window: Vec<(i64, f64)> = samples
-                        .iter()
-                        .copied()
-                        .filter(|(t, v)| *t > start && *t <= end && !is_stale(*v))
-                        .collect();
-                    if let Some(value) = of_window(call.function.name, &window, start, end)? {
-                        let keeps = call.function.name == "last_over_time";
-                        vector.push((if keeps { labels.clone() } else { nameless(labels) }, value));
-                    }
-                }
-                Value::Vector(unique(vector)?)
-            }
+            ExprKind::Call(call) => Value::Vector(unique(self.call(call, time)?)?),
             ExprKind::Aggregate(aggregate) => {
                 let Value::Vector(vector) = self.at(&aggregate.expr, time)? else {
                     return Err("no vector".into());
                 };
-                Value::Vector(aggregated(aggregate, vector))
+                let param = match &aggregate.param {
+                    Some(param) => self.scalar(param, time)?,
+                    None => 0.0,
+                };
+                Value::Vector(aggregated(aggregate, param, vector))
             }
             ExprKind::Binary(binary) => {
                 let (lhs, rhs) = (self.at(&binary.lhs, time)?, self.at(&binary.rhs, time)?);
@@ -130,10 +126,83 @@ impl Naive {
         })
     }
 
-    fn matching<'s>(
-        &'s self,
-        selector: &'s Selector,
-    ) -> impl Iterator<Item = &'s (LabelMap, Vec<(i64, f64)>)> {
+    fn scalar(&self, expr: &Expr, time: i64) -> Result<f64, String> {
+        match self.at(expr, time)? {
+            Value::Scalar(value) => Ok(value),
+            Value::Vector(_) => Err("no scalar".into()),
+        }
+    }
+
+    fn call(&self, call: &Call, time: i64) -> Result<Vec<(LabelMap, f64)>, String> {
+        let name = call.function.name;
+        let is_range = |arg: &&Expr| matches!(arg.kind, ExprKind::Matrix(_) | ExprKind::Subquery(_));
+        let mut params = Vec::new();
+        for arg in call.args.iter().filter(|arg| matches!(arg.kind, ExprKind::Number { .. })) {
+            params.push(self.scalar(arg, time)?);
+        }
+        let mut vector = Vec::new();
+        if let Some(arg) = call.args.iter().find(is_range) {
+            let (start, end, windows) = self.windows(arg, time)?;
+            let keeps = matches!(name, "last_over_time" | "first_over_time");
+            for (labels, window) in windows {
+                if let Some(value) = of_window(name, &params, &window, start, end)? {
+                    vector.push((if keeps { labels } else { nameless(&labels) }, value));
+                }
+            }
+            return Ok(vector);
+        }
+        let Value::Vector(inner) = self.at(&call.args[0], time)? else { return Err("no vector".into()) };
+        for (labels, value) in inner {
+            let value = match name {
+                "abs" => value.abs(),
+                "sqrt" => value.sqrt(),
+                "clamp_max" if value.is_nan() => value,
+                "clamp_max" => value.min(params[0]),
+                "round" => (value * 2.0 + 0.5).floor() / 2.0,
+                "sgn" if value != 0.0 && !value.is_nan() => value.signum(),
+                "sgn" => value,
+                _ => return Err(format!("{name} is not known here")),
+            };
+            vector.push((nameless(&labels), value));
+        }
+        Ok(vector)
+    }
+
+    /// The samples of each series in the window of a range selector or subquery, and the window's ends.
+    fn windows(&self, arg: &Expr, time: i64) -> Result<(i64, i64, Vec<Samples>), String> {
+        match &arg.kind {
+            ExprKind::Matrix(matrix) => {
+                let end = moved(&matrix.selector.modifiers, time);
+                let start = end - matrix.range_ms;
+                let inside = |samples: &[(i64, f64)]| -> Vec<(i64, f64)> {
+                    let window = samples.iter().filter(|(t, v)| *t > start && *t <= end && !is_stale(*v));
+                    window.copied().collect()
+                };
+                let all = self.matching(&matrix.selector);
+                Ok((start, end, all.map(|(labels, samples)| (labels.clone(), inside(samples))).collect()))
+            }
+            ExprKind::Subquery(subquery) => {
+                let end = moved(&subquery.modifiers, time);
+                let start = end - subquery.range_ms;
+                let step = if subquery.step_ms == 0 { SUBQUERY_STEP } else { subquery.step_ms };
+                let first = (start.div_euclid(step) + 1) * step;
+                let times = (0..).map(|n| first + n * step).take_while(|t| *t <= end);
+                let mut all: BTreeMap<LabelMap, Vec<(i64, f64)>> = BTreeMap::new();
+                for at in times {
+                    let Value::Vector(vector) = self.at(&subquery.expr, at)? else {
+                        return Err("no vector".into());
+                    };
+                    for (labels, value) in unique(vector)? {
+                        all.entry(labels).or_default().push((at, value));
+                    }
+                }
+                Ok((start, end, all.into_iter().collect()))
+            }
+            _ => Err("no range".into()),
+        }
+    }
+
+    fn matching<'s>(&'s self, selector: &'s Selector) -> impl Iterator<Item = &'s Samples> {
         self.series.iter().filter(|(labels, _)| {
             selector.matchers.iter().all(|m| m.matches(labels.get(m.name()).map_or("", String::as_str)))
         })
@@ -162,102 +231,45 @@ fn unique(vector: Vec<(LabelMap, f64)>) -> Result<Vec<(LabelMap, f64)>, String> 
     Err("two series with the same labels".into())
 }
 
-fn of_window(name: &str, window: &[(i64, f64)], start: i64, end: i64) -> Result<Option<f64>, String> {
-    let (Some(first), Some(last)) = (window.first(), window.last()) else { return Ok(None) };
-    let values = || window.iter().map(|(_, v)| *v);
-    Ok(Some(match name {
-        "rate" | "increase" | "delta" => return Ok(extrapolated(name, window, start, end)),
-        "sum_over_time" => sum(values()),
-        "avg_over_time" => sum(values()) / window.len() as f64,
-        "min_over_time" => extreme(values(), |v, best| v < best),
-        "max_over_time" => extreme(values(), |v, best| v > best),
-        "count_over_time" => window.len() as f64,
-        "last_over_time" => last.1,
-        _ => return Err(format!("{name} of {first:?} is not known here")),
-    }))
-}
-
-/// `rate`, `increase`, `delta`: the difference between the first and the last sample, corrected for resets, and
-/// extrapolated to the ends of the window where samples are as near as they are to each other.
-fn extrapolated(name: &str, window: &[(i64, f64)], start: i64, end: i64) -> Option<f64> {
-    let (first, last) = (window.first()?, window.last()?);
-    if window.len() < 2 {
-        return None;
-    }
-    let is_counter = name != "delta";
-    let mut difference = last.1 - first.1;
-    if is_counter {
-        for pair in window.windows(2).filter(|pair| pair[1].1 < pair[0].1) {
-            difference += pair[0].1;
-        }
-    }
-    let seconds = |ms: i64| ms as f64 / 1000.0;
-    let sampled = seconds(last.0 - first.0);
-    let between = sampled / (window.len() - 1) as f64;
-    let near = |gap: f64| if gap >= between * 1.1 { between / 2.0 } else { gap };
-    let mut before = near(seconds(first.0 - start));
-    let after = near(seconds(end - last.0));
-    if is_counter && difference > 0.0 && first.1 >= 0.0 {
-        before = before.min(sampled * (first.1 / difference));
-    }
-    let mut value = difference * ((sampled + before + after) / sampled);
-    if name == "rate" {
-        value /= seconds(end - start);
-    }
-    Some(value)
-}
-
-/// A sum in twice the precision.
-fn sum(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut high, mut low) = (0.0f64, 0.0f64);
-    for value in values {
-        let sum = high + value;
-        let rest = sum - high;
-        let lost = (high - (sum - rest)) + (value - rest);
-        high = sum;
-        if lost.is_finite() {
-            low += lost;
-        }
-    }
-    if high.is_finite() { high + low } else { high }
-}
-
-fn extreme(values: impl Iterator<Item = f64>, better: impl Fn(f64, f64) -> bool) -> f64 {
-    values.fold(f64::NAN, |best, v| if best.is_nan() || better(v, best) { v } else { best })
-}
-
-fn aggregated(aggregate: &Aggregate, vector: Vec<(LabelMap, f64)>) -> Vec<(LabelMap, f64)> {
-    let mut groups: BTreeMap<LabelMap, Vec<f64>> = BTreeMap::new();
+fn aggregated(aggregate: &Aggregate, param: f64, vector: Vec<(LabelMap, f64)>) -> Vec<(LabelMap, f64)> {
+    let mut groups: BTreeMap<LabelMap, Vec<(LabelMap, f64)>> = BTreeMap::new();
     for (labels, value) in vector {
         let listed = |name: &String| aggregate.grouping.contains(name);
         let key = if aggregate.without {
             nameless(&labels).into_iter().filter(|(name, _)| !listed(name)).collect()
         } else {
-            labels.into_iter().filter(|(name, _)| listed(name)).collect()
+            labels.clone().into_iter().filter(|(name, _)| listed(name)).collect()
         };
-        groups.entry(key).or_default().push(value);
+        groups.entry(key).or_default().push((labels, value));
     }
-    let of = |values: Vec<f64>| {
+    if let AggregateOp::Topk | AggregateOp::Bottomk = aggregate.op {
+        let mut picked = Vec::new();
+        for mut group in groups.into_values() {
+            // NaN comes last in both; equal values are told apart by labels.
+            group.sort_by(|(a_labels, a), (b_labels, b)| {
+                let order =
+                    if aggregate.op == AggregateOp::Topk { b.partial_cmp(a) } else { a.partial_cmp(b) };
+                let order = order.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
+                order.then_with(|| a_labels.cmp(b_labels))
+            });
+            group.truncate(param as usize);
+            picked.extend(group);
+        }
+        return picked;
+    }
+    let of = |group: Vec<(LabelMap, f64)>| {
+        let values: Vec<f64> = group.into_iter().map(|(_, value)| value).collect();
         let count = values.len() as f64;
-        let mean = sum(values.iter().copied()) / count;
-        let variance = || {
-            // Where squares are beyond the largest float, so is their sum.
-            if values.len() > 1
-                && values.iter().all(|v| v.is_finite())
-                && values.iter().any(|v| v.abs() > 1e154)
-            {
-                return f64::INFINITY;
-            }
-            sum(values.iter().map(|v| (v - mean) * (v - mean))) / count
-        };
+        let mean = window::sum(values.iter().copied()) / count;
         match aggregate.op {
-            AggregateOp::Sum => sum(values.iter().copied()),
+            AggregateOp::Sum => window::sum(values.iter().copied()),
             AggregateOp::Avg => mean,
-            AggregateOp::Min => extreme(values.iter().copied(), |v, best| v < best),
-            AggregateOp::Max => extreme(values.iter().copied(), |v, best| v > best),
+            AggregateOp::Min => window::extreme(values.iter().copied(), |v, best| v < best),
+            AggregateOp::Max => window::extreme(values.iter().copied(), |v, best| v > best),
             AggregateOp::Count => count,
-            AggregateOp::Stddev => variance().sqrt(),
-            AggregateOp::Stdvar => variance(),
+            AggregateOp::Stddev => window::variance(&values).sqrt(),
+            AggregateOp::Stdvar => window::variance(&values),
+            AggregateOp::Quantile => quantile(param, values),
             _ => 1.0,
         }
     };

@@ -272,7 +272,7 @@ impl Queries {
 
     fn range(&mut self, depth: usize) -> String {
         let range = self.random.pick(&["1m", "2m", "5m", "90s"]);
-        if self.whole_language && depth > 1 && self.random.once_in(5) {
+        if depth > 1 && self.random.once_in(if self.whole_language { 5 } else { 8 }) {
             let inner = self.vector(depth - 2);
             let step = self.random.pick(&["30s", "", "1m"]);
             return format!("({inner})[{range}:{step}]{}", self.modifiers());
@@ -311,10 +311,18 @@ impl Queries {
 
     fn aggregation(&mut self, depth: usize) -> String {
         let (grouping, inner) = (self.grouping(), self.vector(depth - 1));
-        let n = if self.whole_language { 20 } else { 8 };
+        let n = if self.whole_language { 20 } else { 11 };
         let plain = ["sum", "avg", "count", "min", "max", "group", "stddev", "stdvar"];
         match self.random.below(n) {
             at @ 0..=7 => format!("{}{grouping} ({inner})", plain[at]),
+            // Of samples as they are: what is rounded may be equal here and not there.
+            at @ (8 | 9) if !self.whole_language => {
+                let op = ["topk", "bottomk"][at - 8];
+                format!("{op}{grouping} ({}, {})", 1 + self.random.below(3), self.selector())
+            }
+            10 if !self.whole_language => {
+                format!("quantile{grouping} ({}, {inner})", self.random.pick(&["0.3", "0.9", "1.2"]))
+            }
             8 | 9 => format!("sum{grouping} ({inner})"),
             10 => format!("avg{grouping} ({inner})"),
             11 => format!("topk{grouping} ({}, {inner})", 1 + self.random.below(3)),
@@ -404,8 +412,9 @@ impl Queries {
             "mad_over_time",
             "ts_of_max_over_time",
         ];
-        let n = if self.whole_language { 26 } else { 9 };
+        let n = if self.whole_language { 26 } else { 21 };
         match self.random.below(n) {
+            19 if !self.whole_language => format!("last_over_time({range})"),
             20 => format!("quantile_over_time(0.7, {range})"),
             21 => format!("predict_linear({range}, 60)"),
             22 => format!("absent_over_time({range})"),
@@ -448,13 +457,23 @@ impl Queries {
         if depth == 0 {
             return self.selector();
         }
-        match self.random.below(if self.whole_language { 13 } else { 10 }) {
+        match self.random.below(if self.whole_language { 13 } else { 11 }) {
             0 => self.selector(),
             1..=3 => self.range_function(depth),
             4 | 5 => self.aggregation(depth),
             6 | 7 => self.binary(depth),
             8 => format!("-({})", self.vector(depth - 1)),
             9 => self.aggregation(depth),
+            _ if !self.whole_language => {
+                let inner = self.vector(depth - 1);
+                match self.random.below(5) {
+                    0 => format!("abs({inner})"),
+                    1 => format!("clamp_max({inner}, 30)"),
+                    2 => format!("round({inner}, 0.5)"),
+                    3 => format!("sgn({inner})"),
+                    _ => format!("sqrt({inner})"),
+                }
+            }
             _ => self.function(depth),
         }
     }

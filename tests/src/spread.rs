@@ -183,6 +183,18 @@ pub fn same(local: &Outcome, spread: &Outcome, text: &str) -> Result<(), String>
     }
 }
 
+/// Whether two outcomes have the same value bit by bit, or both none; positions in errors and annotations aside.
+///
+/// # Errors
+/// What differs.
+pub fn same_values(a: &Outcome, b: &Outcome) -> Result<(), String> {
+    match (a, b) {
+        (Err(_), Err(_)) => Ok(()),
+        (Ok(a), Ok(b)) => same_value(&a.value, &b.value),
+        (a, b) => Err(format!("one fails: {:?}, {:?}", a.as_ref().err(), b.as_ref().err())),
+    }
+}
+
 /// The local answer.
 pub fn local(expr: &Expr, grid: StepGrid, source: &dyn SeriesSource, ctx: &EvalContext) -> Outcome {
     evaluate(expr, grid, source, ctx).map_err(|e| e.to_string())

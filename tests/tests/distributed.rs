@@ -12,7 +12,7 @@ use model::seam::fake::MemorySource;
 use model::{Labels, StepGrid, TenantId};
 use promql::{ParseOptions, parse};
 use tests::random_query::{Queries, Random, TIMES, series};
-use tests::spread::{Spread, local, same};
+use tests::spread::{Spread, local, same, same_values};
 
 fn context(end_ms: i64, is_instant: bool, features: Features) -> EvalContext {
     EvalContext {
@@ -141,6 +141,14 @@ fn random_queries_by_parts_give_the_local_answer() {
                     let is_pushed =
                         |p: &engine::distribute::Part| p.kind() != engine::distribute::PartKind::Series;
                     pushed += usize::from(plan.parts().iter().any(is_pushed));
+                }
+            }
+            // What is printed is read again as the same, on one line and over several.
+            for printed in [expr.to_string(), promql::prettify(&expr)] {
+                let again = parse(&printed, &ParseOptions::ALL).unwrap_or_else(|e| panic!("{printed}: {e}"));
+                assert_eq!(again.to_string(), expr.to_string(), "{text}");
+                if let Err(why) = same_values(&expected, &local(&again, grid, &source, &ctx)) {
+                    wrong.push(format!("seed {seed}: {text}\nprinted: {printed}\n{why}"));
                 }
             }
             let mut check = |what: &str, outcome| {

@@ -200,6 +200,16 @@ fn vector(noise: &mut Noise, depth: usize) -> String {
                 "sort",
                 "+",
                 "scalar",
+                "log2",
+                "log10",
+                "hour",
+                "minute",
+                "month",
+                "year",
+                "day_of_week",
+                "day_of_month",
+                "day_of_year",
+                "days_in_month",
             ]);
             match function {
                 "scalar" => format!("vector(scalar({inner}))"),

@@ -81,10 +81,23 @@ fn upstream() -> Option<PathBuf> {
     folder.map(PathBuf::from)
 }
 
+#[allow(clippy::disallowed_methods, reason = "the environment asks for another form of the run")]
+fn copies() -> u32 {
+    std::env::var("ISOBAR_PROMQLTEST_COPIES").map_or(1, |text| text.parse().expect("a number"))
+}
+
 fn over_http(folder: &Path) {
     let data = tempfile::tempdir().expect("a temporary folder");
     let node = Node::start(&data.path().join("data"), promqltest::FLAGS).expect("a node that starts");
-    let mut remote = Remote::new(&node.address);
+    let mut remote = Remote::new([node.address.as_str()]);
+    check(folder, |text| remote.run(text));
+}
+
+/// Against three nodes with 8 shards of `copies` copies each; each query is asked of another node.
+fn over_three(folder: &Path, copies: u32) {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let nodes = tests::three::start(data.path(), copies, 8, promqltest::FLAGS).expect("a cluster that forms");
+    let mut remote = Remote::new(nodes.iter().map(|node| node.address.as_str()));
     check(folder, |text| remote.run(text));
 }
 
@@ -113,5 +126,18 @@ fn upstream_scripts() {
 fn upstream_scripts_over_http() {
     if let Some(folder) = upstream() {
         over_http(&folder);
+    }
+}
+
+#[test]
+fn own_scripts_on_three_nodes() {
+    over_three(&own(), 1);
+}
+
+/// `ISOBAR_PROMQLTEST_COPIES=3` gives each node all series.
+#[test]
+fn upstream_scripts_on_three_nodes() {
+    if let Some(folder) = upstream() {
+        over_three(&folder, copies());
     }
 }

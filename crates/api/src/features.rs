@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::query::{Shared, success};
 
@@ -43,8 +43,9 @@ pub(crate) async fn features(State(state): Shared) -> Response {
             "by": true,
             "delayed_name_removal": engine.delayed_name_removal,
             "duration_expr": true,
-            "experimental_functions": parser.experimental_functions,
-            "fill_modifiers": parser.fill_modifiers,
+            "fill": parser.fill_modifiers,
+            "fill_left": parser.fill_modifiers,
+            "fill_right": parser.fill_modifiers,
             "group_left": true,
             "group_right": true,
             "ignoring": true,
@@ -60,10 +61,16 @@ pub(crate) async fn features(State(state): Shared) -> Response {
             "use_start_timestamps": engine.use_start_timestamps,
             "without": true,
         },
+        "promql_functions": switches(state.frontend.functions()),
+        "promql_operators": switches(state.frontend.operators()),
         "rules": {},
         "tsdb": {
             "out_of_order": true,
         },
     });
     success(|out| out.push_str(&all.to_string()))
+}
+
+fn switches(names: Vec<(&'static str, bool)>) -> Value {
+    Value::Object(names.into_iter().map(|(name, on)| (name.to_owned(), on.into())).collect::<Map<_, _>>())
 }

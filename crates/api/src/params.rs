@@ -29,7 +29,12 @@ pub(crate) struct Params {
     tenant: Option<TenantId>,
     /// Where it came from, for the query log.
     pub(crate) origin: Option<Origin>,
+    /// The value of [`START_TIMESTAMPS_HEADER`].
+    start_timestamps: Option<String>,
 }
+
+/// Overrides the feature `use-start-timestamps` for one query, as upstream has it since 3.16.
+const START_TIMESTAMPS_HEADER: &str = "X-Prometheus-Use-Start-Timestamps";
 
 impl Params {
     /// The first value of `name`, or the empty string.
@@ -111,6 +116,19 @@ impl Params {
         }
     }
 
+    /// Whether the request wants start timestamps used or not, if it says so.
+    pub(crate) fn use_start_timestamps(&self) -> Result<Option<bool>, ApiError> {
+        // What Go's `strconv.ParseBool` takes.
+        match self.start_timestamps.as_deref().map(str::trim) {
+            None | Some("") => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(_) => {
+                Err(ApiError::bad_data(format!("invalid {START_TIMESTAMPS_HEADER}: not true or false")))
+            }
+        }
+    }
+
     /// The parameter `timeout`.
     pub(crate) fn timeout(&self) -> Result<Option<Duration>, ApiError> {
         let ns = self.duration_ns("timeout").map_err(|why| ApiError::parameter("timeout", why))?;
@@ -129,7 +147,11 @@ impl FromRequest<Arc<ApiState>> for Params {
             path: parts.uri.path().to_owned(),
         };
         let tenant = Some(tenant(&parts.headers, state)?);
-        let mut params = Self { pairs: Vec::new(), tenant, origin: Some(origin) };
+        let start_timestamps = parts
+            .headers
+            .get(START_TIMESTAMPS_HEADER)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let mut params = Self { pairs: Vec::new(), tenant, origin: Some(origin), start_timestamps };
         let form = |value: &http::HeaderValue| {
             let media = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
             media.eq_ignore_ascii_case("application/x-www-form-urlencoded")

@@ -114,7 +114,9 @@ pub fn evaluate(
     let plan = close::close(expr, grid, ctx)?;
     let notes = RefCell::new(Annotations::default());
     let found = distribute::nothing_found();
-    let evaluator = eval::Evaluator { source, ctx, notes: &notes, grid, found: &found, is_part: false };
-    let value = evaluator.answer(&plan)?;
+    let value = eval::heeding_types(&notes, |types| {
+        eval::Evaluator { source, ctx, notes: &notes, grid, found: &found, is_part: false, types }
+            .answer(&plan)
+    })?;
     Ok(Answer { value, annotations: notes.into_inner() })
 }

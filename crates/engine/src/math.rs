@@ -43,3 +43,9 @@ pub(crate) fn sign(x: f64) -> f64 {
         x
     }
 }
+
+/// Go's `int64(value)` on amd64: cut towards zero; the smallest integer for NaN and for what does not fit.
+pub(crate) fn go_int64(value: f64) -> i64 {
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value);
+    if fits { value as i64 } else { i64::MIN }
+}

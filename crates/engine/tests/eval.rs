@@ -151,6 +151,31 @@ fn kinds_of_answers() {
     assert!(matches!(error, EvalError::Invalid(_)), "{error}");
 }
 
+/// Series of one name that differ in their type alone are the same without it, whether or not the feature is on: an error
+/// where they meet in time, one series where they do not.
+#[test]
+fn series_that_differ_in_their_types_alone_become_one() {
+    let meeting = ["a_total 1 2 3 4", r#"a_total{__type__="counter"} 5 6 7 8"#, r#"a_total{x="1"} 1 2 3 4"#];
+    let following = ["a_total 1 2 3 4", r#"a_total{__type__="counter"} _ _ _ _ _ _ 5 6 7 8"#];
+    let grid = StepGrid::instant(180_000);
+    for type_and_unit_labels in [false, true] {
+        let ctx = EvalContext {
+            features: Features { type_and_unit_labels, ..Features::default() },
+            ..context(grid, true)
+        };
+        for query in
+            ["rate(a_total[5m])", "sum(rate(a_total[5m]))", "count(-a_total)", "sum by (x) (abs(a_total))"]
+        {
+            let error = ask(&load(&meeting), query, grid, &ctx).unwrap_err();
+            assert_eq!(error.to_string(), "vector cannot contain metrics with the same labelset", "{query}");
+        }
+        let range = StepGrid::range(0, 600_000, 60_000);
+        let ctx = EvalContext { features: ctx.features, ..context(range, false) };
+        let joined = ask(&load(&following), "count(increase(a_total[2m]))", range, &ctx).unwrap();
+        assert_eq!(show(&joined), "{} 60:1 120:1 180:1 420:1 480:1 540:1\n");
+    }
+}
+
 #[test]
 fn budgets_stop_queries() {
     let source = load(TWO_NAMES);

@@ -188,8 +188,24 @@ pub struct Civil {
 impl Civil {
     /// The date and time of `ms`.
     pub fn from_ms(ms: i64) -> Self {
-        let days = ms.div_euclid(86_400_000);
-        let in_day = ms.rem_euclid(86_400_000);
+        Self::of(ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000))
+    }
+
+    /// The date and time of `seconds` as Go's `time.Unix(seconds, 0).UTC()` tells them. Go's calendar begins in March of
+    /// the year −292,277,022,400; earlier times come out at its far end.
+    pub fn from_seconds(seconds: i64) -> Self {
+        /// From Go's first day to 1970, in seconds.
+        const BEFORE_1970: i128 = 9_223_372_028_741_760_000;
+        let mut seconds = i128::from(seconds);
+        if seconds < -BEFORE_1970 {
+            seconds += 1 << 64;
+        }
+        // Both fit: of at most 2^64 seconds, a day has 86,400.
+        Self::of(seconds.div_euclid(86_400) as i64, seconds.rem_euclid(86_400) as i64 * 1000)
+    }
+
+    /// The `in_day`-th millisecond of day `days` after 1970-01-01.
+    fn of(days: i64, in_day: i64) -> Self {
         let (year, month, day) = date_of_day(days);
         Self {
             year,
@@ -307,6 +323,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_calendar_goes_as_far_as_gos() {
+        // Told by Go 1.26: hour, minute, day, weekday, day of the year, days in the month, month, year.
+        for (seconds, expected) in [
+            (i64::MIN, (15, 30, 4, 0, 339, 31, 12, 292_277_026_596)),
+            (9_200_000_000_000_000_000, (11, 33, 31, 5, 244, 31, 8, 291_536_396_232)),
+            (-9_200_000_000_000_000_000, (12, 26, 3, 2, 123, 31, 5, -291_536_392_293)),
+            (9_223_372_036_854_774_784, (15, 13, 4, 0, 339, 31, 12, 292_277_026_596)),
+            (100_000_000_000_000_000, (9, 46, 6, 3, 250, 30, 9, 3_168_875_820)),
+            (-1_000_000_000_000_000, (22, 13, 29, 0, 180, 30, 6, -31_686_769)),
+            (253_402_300_800, (0, 0, 1, 6, 1, 31, 1, 10_000)),
+            (-62_135_596_801, (23, 59, 31, 0, 366, 31, 12, 0)),
+            (-63_000_000_000, (8, 0, 11, 6, 223, 31, 8, -27)),
+        ] {
+            let c = Civil::from_seconds(seconds);
+            let found =
+                (c.hour, c.minute, c.day, c.weekday, c.day_of_year, c.days_in_month(), c.month, c.year);
+            assert_eq!(found, expected, "{seconds}");
+        }
+    }
 
     #[test]
     fn durations_as_upstream() {

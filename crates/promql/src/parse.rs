@@ -45,20 +45,20 @@ impl ParseOptions {
 }
 
 /// Bounds on one text. A tree is never higher than `max_depth` + `max_operators`, so that recursion over it is
-/// bounded.
+/// bounded. Messages name the flag that sets the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of text.
+    /// Bytes of text (`--query.max-length`).
     pub max_length: usize,
-    /// How deep parentheses, calls, aggregations, unary operators and `^` may nest.
+    /// How deep parentheses, calls, aggregations, unary operators and `^` may nest (`--query.max-depth`).
     pub max_depth: usize,
-    /// How many operators, subqueries and duration operators there may be.
+    /// How many operators, subqueries and duration operators there may be (`--query.max-operators`).
     pub max_operators: usize,
 }
 
 impl Limits {
-    /// 256 KiB of text, 200 levels, 1,000 operators.
-    pub const DEFAULT: Self = Self { max_length: 256 << 10, max_depth: 200, max_operators: 1000 };
+    /// 64 KiB of text, 200 levels, 1,000 operators.
+    pub const DEFAULT: Self = Self { max_length: 64 << 10, max_depth: 200, max_operators: 1000 };
 }
 
 impl Default for Limits {
@@ -167,7 +167,10 @@ impl<'a> Parser<'a> {
     pub(crate) fn start(&mut self) -> Parsed<()> {
         let (length, limit) = (self.text.len(), self.options.limits.max_length.min(u32::MAX as usize));
         if length > limit {
-            return self.stop(Span::default(), format!("the text has {length} bytes, the limit is {limit}"));
+            return self.stop(
+                Span::default(),
+                format!("the text has {length} bytes, the limit is {limit} (--query.max-length)"),
+            );
         }
         self.advance().map(|_| ())
     }
@@ -241,7 +244,7 @@ impl<'a> Parser<'a> {
         if self.depth >= limit {
             return self.stop(
                 self.token.span,
-                format!("the expression nests deeper than the limit of {limit} levels"),
+                format!("the expression nests deeper than the limit of {limit} levels (--query.max-depth)"),
             );
         }
         self.depth += 1;
@@ -255,7 +258,12 @@ impl<'a> Parser<'a> {
         let limit = self.options.limits.max_operators;
         self.operators += 1;
         if self.operators > limit {
-            return self.stop(span, format!("the expression has more operators than the limit of {limit}"));
+            return self.stop(
+                span,
+                format!(
+                    "the expression has more operators than the limit of {limit} (--query.max-operators)"
+                ),
+            );
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+
 /// Bytes of a slot of the file.
 const SLOT: usize = 1_000;
 
@@ -113,9 +115,28 @@ fn slot_text(query: &str, tenant: &TenantId, started_ms: i64) -> Vec<u8> {
 }
 
 impl ActiveTable {
+    /// The table mirrored in a file where the settings name one. Says which queries did not end in the run before. Without
+    /// the file (a full disk, say) queries are served all the same.
+    pub(crate) fn of(config: &Config) -> Self {
+        let Some(path) = &config.active_file else { return Self::default() };
+        match Self::mirrored(path, config.max_concurrency) {
+            Ok((table, unfinished)) => {
+                if !unfinished.is_empty() {
+                    let queries = format!("[{}]", unfinished.join(","));
+                    tracing::info!(%queries, "these queries did not finish in the last run");
+                }
+                table
+            }
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "active queries are not noted in their file");
+                Self::default()
+            }
+        }
+    }
+
     /// A table mirrored in the file `path` with `slots` slots; the second value has the queries that were under way
     /// when the process before ended, as lines of JSON.
-    pub(crate) fn mirrored(path: &Path, slots: usize) -> io::Result<(Self, Vec<String>)> {
+    fn mirrored(path: &Path, slots: usize) -> io::Result<(Self, Vec<String>)> {
         let (file, unfinished) = SlotFile::open(path, slots)?;
         Ok((Self { file: Some(file), ..Self::default() }, unfinished))
     }

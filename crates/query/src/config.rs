@@ -12,8 +12,6 @@ pub struct Config {
     pub max_concurrency: usize,
     /// Most queries that wait; one more is refused as unavailable. Default 1,000.
     pub max_queued: usize,
-    /// Longest query or selector text, bytes. Default 64 KiB.
-    pub max_text_bytes: usize,
     /// Most points per series of a range query. Default 11,000.
     pub max_points: i64,
     /// Most memory that one query may use, bytes; 0 = no limit. Default 1 GiB.
@@ -24,7 +22,7 @@ pub struct Config {
     pub subquery_step_ms: i64,
     /// File in which the queries under way are noted, for the start after a crash; none by default.
     pub active_file: Option<std::path::PathBuf>,
-    /// What the parser accepts beyond the stable language.
+    /// What the parser accepts beyond the stable language, and its bounds on one text.
     pub parser: promql::ParseOptions,
     /// Features that change results.
     pub features: engine::Features,
@@ -36,7 +34,6 @@ impl Default for Config {
             timeout: Duration::from_secs(120),
             max_concurrency: 20,
             max_queued: 1_000,
-            max_text_bytes: 64 << 10,
             max_points: 11_000,
             max_memory_bytes: 1 << 30,
             lookback_ms: 300_000,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{Annotation, EvalContext, Value};
 use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesExemplars, SeriesSource, ShardReader};
-use model::{Epoch, Exemplar, Labels, Matcher, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange};
+use model::{Epoch, Exemplar, Labels, Matcher, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange, time};
 use prometheus_client::registry::Registry;
 use promql::ast::Expr;
 use tokio::time::Instant;
@@ -37,6 +37,8 @@ pub struct Options {
     pub lookback_ms: Option<i64>,
     /// How fresh the data must be.
     pub read_level: ReadLevel,
+    /// Whether start timestamps show counter resets; the configured feature when absent.
+    pub use_start_timestamps: Option<bool>,
     /// Where the question came from, for the query log.
     pub origin: Option<Origin>,
 }
@@ -45,7 +47,14 @@ impl Options {
     /// A linearizable read of `tenant` under the configured limits.
     pub fn of(tenant: TenantId) -> Self {
         let read_level = ReadLevel::Linearizable;
-        Self { tenant, timeout: None, lookback_ms: None, read_level, origin: None }
+        Self {
+            tenant,
+            timeout: None,
+            lookback_ms: None,
+            read_level,
+            use_start_timestamps: None,
+            origin: None,
+        }
     }
 }
 
@@ -107,7 +116,7 @@ impl Frontend {
             evaluations: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
             lookups: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
             leaves: Pool::new(config.max_concurrency, config.max_queued, metrics.clone()),
-            active: Arc::new(active_table(&config)),
+            active: Arc::new(ActiveTable::of(&config)),
             log: QueryLog::default(),
             metrics,
             config,
@@ -268,7 +277,7 @@ impl Frontend {
         let grid = StepGrid::range(start_ms, end_ms, step_ms);
         let expr = self.parse(text)?;
         let budget = QueryBudget::new(self.inner.config.max_memory_bytes);
-        let context = self.context(options.tenant.clone(), options.lookback_ms, end_ms, false, budget);
+        let context = self.context(options, end_ms, false, budget);
         let (groups, overlapping) = self.places(&expr, grid, &context);
         explain::explain(&expr, grid, &context, &groups, overlapping)
     }
@@ -283,24 +292,13 @@ impl Frontend {
         self.inner.active.cancel(id)
     }
 
-    /// The expression of `text`, under the limit of length.
+    /// The expression of `text`, under the parser's limits.
     fn parse(&self, text: &str) -> Result<Expr, QueryError> {
-        self.check_length(text)?;
         promql::parse(text, &self.inner.config.parser).map_err(|e| QueryError::Parse(e.to_string()))
-    }
-
-    fn check_length(&self, text: &str) -> Result<(), QueryError> {
-        let limit = self.inner.config.max_text_bytes;
-        if text.len() > limit {
-            let message = format!("query text has {} bytes, the limit is {limit}", text.len());
-            return Err(QueryError::Parse(message));
-        }
-        Ok(())
     }
 
     /// The matchers of a selector such as `up{job="a"}`.
     pub fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
-        self.check_length(text)?;
         promql::parse_selector(text, &self.inner.config.parser).map_err(|e| QueryError::Parse(e.to_string()))
     }
 
@@ -332,12 +330,24 @@ impl Frontend {
     ) -> Result<Outcome, QueryError> {
         let call = self.admit(kind, text.to_owned(), options);
         let expr = self.parse(text)?;
-        let run = self.run(&call, expr, grid, end_ms, is_instant, options.lookback_ms);
-        let result = until_stopped(&call.active, run).await;
+        let run = self.run(&call, expr, grid, end_ms, is_instant, options);
+        let result = until_stopped(&call.active, run).await.map_err(|error| self.with_limit(error, options));
         if self.inner.log.is_on() {
             self.log(&call, text, grid, end_ms, options, &result);
         }
         result
+    }
+
+    /// A timeout that says how long it was, and who set it.
+    fn with_limit(&self, error: QueryError, options: &Options) -> QueryError {
+        let QueryError::Timeout(message) = error else { return error };
+        let limit = self.inner.config.timeout;
+        let (taken, by) = match options.timeout {
+            Some(asked) if asked < limit => (asked, "the request's timeout"),
+            _ => (limit, "--query.timeout"),
+        };
+        let taken = time::format_duration(i64::try_from(taken.as_millis()).unwrap_or(i64::MAX));
+        QueryError::Timeout(format!("{message}: limit {taken} ({by})"))
     }
 
     fn log(
@@ -379,7 +389,7 @@ impl Frontend {
         grid: StepGrid,
         end_ms: i64,
         is_instant: bool,
-        lookback_ms: Option<i64>,
+        options: &Options,
     ) -> Result<Outcome, QueryError> {
         let inner = &self.inner;
         let parsed = call.started.elapsed();
@@ -389,8 +399,7 @@ impl Frontend {
         inner.metrics.queue.observe(queue.as_secs_f64());
 
         let preparing = Instant::now();
-        let context =
-            self.context(call.tenant.clone(), lookback_ms, end_ms, is_instant, Arc::clone(&call.budget));
+        let context = self.context(options, end_ms, is_instant, Arc::clone(&call.budget));
         let mut place = Some(place);
         let (answer, between, shards, prepared, evaluated) = loop {
             let place = match place.take() {
@@ -456,20 +465,23 @@ impl Frontend {
 
     fn context(
         &self,
-        tenant: TenantId,
-        lookback_ms: Option<i64>,
+        options: &Options,
         end_ms: i64,
         is_instant: bool,
         budget: Arc<QueryBudget>,
     ) -> EvalContext {
         let inner = &self.inner;
+        let mut features = inner.config.features;
+        if let Some(on) = options.use_start_timestamps {
+            features.use_start_timestamps = on;
+        }
         EvalContext {
-            tenant,
-            lookback_ms: lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
+            tenant: options.tenant.clone(),
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(inner.config.lookback_ms),
             subquery_step_ms: inner.subquery_step_ms.load(Ordering::Relaxed),
             end_ms,
             is_instant,
-            features: inner.config.features,
+            features,
             budget,
         }
     }
@@ -652,25 +664,6 @@ impl Frontend {
             metrics.failures.get_or_create(&ErrorLabel { error: error.kind() }).inc();
         }
         result
-    }
-}
-
-/// The table of queries, mirrored in a file where the settings name one. Says which queries did not end in the run
-/// before. Without the file (a full disk, say) queries are served all the same.
-fn active_table(config: &Config) -> ActiveTable {
-    let Some(path) = &config.active_file else { return ActiveTable::default() };
-    match ActiveTable::mirrored(path, config.max_concurrency) {
-        Ok((table, unfinished)) => {
-            if !unfinished.is_empty() {
-                let queries = format!("[{}]", unfinished.join(","));
-                tracing::info!(%queries, "these queries did not finish in the last run");
-            }
-            table
-        }
-        Err(error) => {
-            tracing::warn!(file = %path.display(), %error, "active queries are not noted in their file");
-            ActiveTable::default()
-        }
     }
 }
 

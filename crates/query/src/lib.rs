@@ -16,6 +16,7 @@ mod error;
 mod explain;
 mod fan_out;
 mod frontend;
+mod language;
 mod leaf;
 mod log;
 mod lookup;

@@ -131,6 +131,9 @@ fn line(logged: &Logged<'_>) -> String {
         all.insert("error".into(), error.to_string().into());
     }
     all.insert("stats".into(), stats_json(logged.stats));
+    // Queries are not traced: what upstream writes of such.
+    all.insert("spanID".into(), "0".repeat(16).into());
+    all.insert("traceID".into(), "0".repeat(32).into());
     if let Some(origin) = logged.origin {
         let request = json!({"clientIP": origin.client, "method": origin.method, "path": origin.path});
         all.insert("httpRequest".into(), request);

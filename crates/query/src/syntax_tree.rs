@@ -132,9 +132,11 @@ fn duration_json(duration: &DurationExpr) -> Value {
         DurationKind::Binary(op, lhs, rhs) => node(op.as_str(), duration_json(lhs), duration_json(rhs)),
         DurationKind::Paren(inner) => {
             let mut wrapped = duration_json(inner);
-            if wrapped["type"] == "durationExpr" {
-                wrapped["wrapped"] = true.into();
+            // A literal in parentheses is shown as if it had a sign.
+            if let DurationKind::Number(..) = inner.kind {
+                wrapped = node("+", Value::Null, wrapped);
             }
+            wrapped["wrapped"] = true.into();
             wrapped
         }
     }
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &Value) {
-        let expr = promql::parse(text, &promql::ParseOptions::default()).unwrap();
+        let expr = promql::parse(text, &promql::ParseOptions::ALL).unwrap();
         assert_eq!(&json(&expr), expected, "{text}");
     }
 
@@ -177,6 +179,114 @@ mod tests {
                      "startOrEnd": null, "anchored": false, "smoothed": false,
                      "matchers": [{"name": "__name__", "type": "=", "value": "b"}]}},
             }),
+        );
+    }
+
+    /// A selector of `x`, with what differs from a plain one.
+    fn x(kind: &str, changes: &Value) -> Value {
+        let mut node = json!({
+            "type": kind, "name": "x", "offset": 0, "offsetExpr": null, "timestamp": null, "startOrEnd": null,
+            "anchored": false, "smoothed": false, "matchers": [{"name": "__name__", "type": "=", "value": "x"}],
+        });
+        let changes = changes.as_object().unwrap().clone();
+        node.as_object_mut().unwrap().extend(changes);
+        node
+    }
+
+    fn number(value: &str, written_as_duration: bool) -> Value {
+        json!({"type": "numberLiteral", "val": value, "duration": written_as_duration})
+    }
+
+    fn duration(op: &str, lhs: &Value, rhs: &Value, wrapped: bool) -> Value {
+        json!({"type": "durationExpr", "op": op, "lhs": lhs, "rhs": rhs, "wrapped": wrapped})
+    }
+
+    /// Each kind of node and each field, as `translate_ast.go` of Prometheus 3.14 writes them.
+    #[test]
+    fn every_kind_of_node_is_shown_as_upstream_shows_it() {
+        let null = Value::Null;
+        let plain = x("vectorSelector", &json!({}));
+        check("\"a\\n\"", &json!({"type": "stringLiteral", "val": "a\n"}));
+        check("-1e-7", &json!({"type": "numberLiteral", "val": "-0.0000001"}));
+        check("Inf", &json!({"type": "numberLiteral", "val": "+Inf"}));
+        check("1m", &json!({"type": "numberLiteral", "val": "60"}));
+        check("(x)", &json!({"type": "parenExpr", "expr": plain}));
+        check("-x", &json!({"type": "unaryExpr", "op": "-", "expr": plain}));
+        check("+x", &json!({"type": "unaryExpr", "op": "+", "expr": plain}));
+        check("x @ 1.5 offset -1m", &x("vectorSelector", &json!({"timestamp": 1500, "offset": -60_000})));
+        check("x @ end()", &x("vectorSelector", &json!({"startOrEnd": "end"})));
+        let range = |changes: &Value| {
+            let mut node = x("matrixSelector", changes);
+            for (name, value) in [("range", json!(300_000)), ("rangeExpr", Value::Null)] {
+                node.as_object_mut().unwrap().entry(name).or_insert(value);
+            }
+            node
+        };
+        check("x[5m]", &range(&json!({})));
+        check("x[5m] smoothed @ start()", &range(&json!({"smoothed": true, "startOrEnd": "start"})));
+        let step = duration("step", &null, &null, false);
+        let sum = duration("+", &step, &number("60", true), false);
+        check("x[step() + 1m] anchored", &range(&json!({"range": 0, "rangeExpr": sum, "anchored": true})));
+        let wrapped = duration("+", &null, &number("5", false), true);
+        check(
+            "x offset -(5)",
+            &x("vectorSelector", &json!({"offsetExpr": duration("-", &null, &wrapped, false)})),
+        );
+        check(
+            "x offset +step()",
+            &x("vectorSelector", &json!({"offsetExpr": duration("+", &null, &step, false)})),
+        );
+        let least = duration("min_of", &duration("range", &null, &null, false), &number("10", true), false);
+        check("x offset min_of(range(), 10s)", &x("vectorSelector", &json!({"offsetExpr": least})));
+        check(
+            "(x)[1h:(step() * 2)] offset 1m",
+            &json!({
+                "type": "subquery", "expr": {"type": "parenExpr", "expr": plain}, "range": 3_600_000, "rangeExpr": null,
+                "offset": 60_000, "offsetExpr": null, "step": 0,
+                "stepExpr": duration("*", &step, &number("2", false), true), "timestamp": null, "startOrEnd": null,
+            }),
+        );
+        check(
+            "label_join(x, \"a\", \",\")",
+            &json!({
+                "type": "call",
+                "func": {"name": "label_join", "argTypes": ["vector", "string", "string", "string"], "variadic": -1,
+                         "returnType": "vector"},
+                "args": [plain, {"type": "stringLiteral", "val": "a"}, {"type": "stringLiteral", "val": ","}],
+            }),
+        );
+        check(
+            "time()",
+            &json!({"type": "call", "args": [],
+            "func": {"name": "time", "argTypes": [], "variadic": 0, "returnType": "scalar"}}),
+        );
+        check(
+            "limitk without (a) (2, x)",
+            &json!({"type": "aggregation", "op": "limitk", "expr": plain, "grouping": ["a"], "without": true,
+                    "param": {"type": "numberLiteral", "val": "2"}}),
+        );
+        check(
+            "sum(x)",
+            &json!({"type": "aggregation", "op": "sum", "expr": plain, "grouping": [], "without": false, "param": null}),
+        );
+        let matching = |card: &str, lhs: Value, rhs: Value| json!({"card": card, "labels": [], "on": false, "include": [], "fillValues": {"lhs": lhs, "rhs": rhs}});
+        let binary = |op: &str, matching: Value, rhs: Value, truth: bool| json!({"type": "binaryExpr", "op": op, "lhs": plain, "rhs": rhs, "matching": matching, "bool": truth});
+        check("x </ 1", &binary("</", null.clone(), json!({"type": "numberLiteral", "val": "1"}), false));
+        check(
+            "x == bool x",
+            &binary("==", matching("one-to-one", null.clone(), null.clone()), plain.clone(), true),
+        );
+        check(
+            "x unless x",
+            &binary("unless", matching("many-to-many", null.clone(), null.clone()), plain.clone(), false),
+        );
+        check(
+            "x + fill_right(0.5) x",
+            &binary("+", matching("one-to-one", null.clone(), json!(0.5)), plain.clone(), false),
+        );
+        check(
+            "x * fill(-1) x",
+            &binary("*", matching("one-to-one", json!(-1.0), json!(-1.0)), plain.clone(), false),
         );
     }
 }

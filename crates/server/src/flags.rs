@@ -99,6 +99,15 @@ pub struct ServeFlags {
     /// Most memory that one query may use.
     #[arg(long = "query.max-memory", value_name = "SIZE", default_value = "1GiB", value_parser = byte_size)]
     pub query_memory: Bytes,
+    /// Longest text of a query or selector.
+    #[arg(long = "query.max-length", value_name = "SIZE", default_value = "64KiB", value_parser = byte_size)]
+    pub query_length: Bytes,
+    /// How deep a query may nest; a thread's stack holds no more than the default.
+    #[arg(long = "query.max-depth", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub query_depth: u16,
+    /// How many operators a query may have; a thread's stack holds no more than the default.
+    #[arg(long = "query.max-operators", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub query_operators: u16,
     /// Most samples of a remote read that is answered with samples; 0 = no limit.
     #[arg(long = "storage.remote.read-sample-limit", value_name = "N", default_value_t = 50_000_000)]
     pub read_samples: u64,

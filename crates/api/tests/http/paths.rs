@@ -21,7 +21,19 @@ async fn reads_answer_empty_and_well_formed() {
         let found = server.data(&format!("/api/v1/{path}")).await;
         assert_eq!(found, serde_json::from_str::<serde_json::Value>(data).unwrap(), "{path}");
     }
-    assert!(server.data("/api/v1/features").await["api"]["remote_write_receiver"].as_bool().unwrap());
+    let features = server.data("/api/v1/features").await;
+    for (category, name, on) in [
+        ("api", "remote_write_receiver", true),
+        ("promql", "duration_expr", true),
+        ("promql", "smoothed", true),
+        ("promql", "fill_left", false),
+        ("promql_functions", "rate", true),
+        ("promql_functions", "info", false),
+        ("promql_operators", ">/", true),
+        ("promql_operators", "limitk", false),
+    ] {
+        assert_eq!(features[category][name], on, "{category} {name}");
+    }
     for path in [
         "/api/v1/cardinality/label_names",
         "/api/v1/cardinality/label_values",

@@ -23,7 +23,7 @@ pub use partial::Partial;
 pub use run::run;
 pub use table::{Row, Rule, TABLE, rule_of};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use model::seam::{QueryBudget, SeriesSource};
@@ -32,7 +32,7 @@ use promql::ast::{AggregateOp, Expr};
 
 use crate::annotations::Annotations;
 use crate::close::close;
-use crate::eval::{Evaluator, FoundParts};
+use crate::eval::{Evaluator, FoundParts, Types};
 use crate::plan::{Kind, Node};
 use crate::{Answer, EvalContext, EvalError};
 use text::PartText;
@@ -142,6 +142,7 @@ impl Plan {
     pub fn finish(self, all: Partial, ctx: &EvalContext) -> Result<Answer, EvalError> {
         let (found, moved) = all.open(&self.parts)?;
         let notes = RefCell::new(Annotations::default());
+        let types = Cell::new(Types::Heeded);
         let evaluator = Evaluator {
             source: &moved as &dyn SeriesSource,
             ctx,
@@ -149,6 +150,7 @@ impl Plan {
             grid: self.grid,
             found: &found,
             is_part: false,
+            types: &types,
         };
         let value = evaluator.answer(&self.node)?;
         Ok(Answer { value, annotations: notes.into_inner() })

@@ -9,7 +9,7 @@ use super::partial::{Answered, Partial};
 use super::{Part, PartKind, nothing_found};
 use crate::annotations::Annotations;
 use crate::column::Charge;
-use crate::eval::{Evaluator, Found};
+use crate::eval::{Evaluator, Found, heeding_types};
 use crate::plan::Kind;
 use crate::{EvalContext, EvalError};
 
@@ -59,17 +59,20 @@ fn one(
     }
     let node = part.text.open().map_err(invalid)?;
     let found = nothing_found();
-    let evaluator = Evaluator { source, ctx, notes, grid: part.grid, found: &found, is_part: true };
-    if part.kind == PartKind::Columns {
-        return Ok(Answered::Found(Found::Columns(evaluator.vector(&node)?)));
-    }
-    match &node.kind {
-        Kind::Aggregate(group) => {
-            evaluator.admit()?;
-            Ok(Answered::Found(Found::Groups(evaluator.groups(group)?)))
+    heeding_types(notes, |types| {
+        let evaluator =
+            Evaluator { source, ctx, notes, grid: part.grid, found: &found, is_part: true, types };
+        if part.kind == PartKind::Columns {
+            return Ok(Answered::Found(Found::Columns(evaluator.vector(&node)?)));
         }
-        _ => Err(invalid("it is no aggregation".into())),
-    }
+        match &node.kind {
+            Kind::Aggregate(group) => {
+                evaluator.admit()?;
+                Ok(Answered::Found(Found::Groups(evaluator.groups(group)?)))
+            }
+            _ => Err(invalid("it is no aggregation".into())),
+        }
+    })
 }
 
 fn series(

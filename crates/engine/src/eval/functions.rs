@@ -224,8 +224,7 @@ impl Evaluator<'_> {
             let floats = times(self.grid).map(|t| f(Civil::from_ms(t)) as f64).collect();
             return sink(&mut Column { floats, ..Column::default() });
         };
-        // Go's conversion of what does not fit gives the smallest integer; any date will do for it.
-        self.map_floats(from, sink, |_, v| f(Civil::from_ms(unix_ms(v))) as f64)
+        self.map_floats(from, sink, |_, v| f(Civil::from_seconds(math::go_int64(v))) as f64)
     }
 
     fn absent(&self, arg: &Node, sink: &mut Sink<'_>) -> Result<(), EvalError> {
@@ -271,10 +270,4 @@ impl Evaluator<'_> {
             }
         })
     }
-}
-
-/// A float of seconds as ms; years beyond what a calendar can hold are all the same.
-fn unix_ms(value: f64) -> i64 {
-    const LIMIT: f64 = 1e15;
-    if value.is_nan() { 0 } else { value.clamp(-LIMIT, LIMIT).trunc() as i64 * 1000 }
 }

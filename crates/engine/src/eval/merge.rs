@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 use model::{Labels, METRIC_NAME};
 
-use super::{Evaluator, Sink};
+use super::{Evaluator, Sink, Types};
 use crate::EvalError;
 use crate::column::{Column, Columns};
 use crate::plan::{Kind, Node};
@@ -18,6 +18,11 @@ pub(super) fn is_name(label: impl AsRef<[u8]>) -> bool {
 /// The labels without those that belong to the name.
 pub(super) fn without_name(labels: &Labels) -> Labels {
     labels.filtered(|name| !is_name(name))
+}
+
+/// Whether the labels hold one that is dropped with the name.
+fn has_type(labels: &Labels) -> bool {
+    labels.iter().any(|(name, _)| name != METRIC_NAME && is_name(name))
 }
 
 pub(super) fn same_labelset() -> EvalError {
@@ -42,8 +47,17 @@ impl Evaluator<'_> {
         sink: &mut Sink<'_>,
         produce: impl FnOnce(&mut Sink<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        if self.delayed() || !self.may_collide(from) {
+        if self.delayed() {
             return produce(sink);
+        }
+        if !self.may_collide(from) {
+            return produce(&mut |column| {
+                if self.types.get() == Types::Unseen && has_type(&column.labels) {
+                    self.types.set(Types::Seen);
+                    return Err(EvalError::Invalid("series have types".into()));
+                }
+                sink(column)
+            });
         }
         let mut all = Columns::new(&self.ctx.budget);
         produce(&mut |column| {
@@ -58,7 +72,7 @@ impl Evaluator<'_> {
 
     /// Whether columns of `node` may have the same labels without their names.
     fn may_collide(&self, node: &Node) -> bool {
-        let typed = self.ctx.features.type_and_unit_labels;
+        let typed = self.ctx.features.type_and_unit_labels || self.types.get() == Types::Heeded;
         match &node.kind {
             Kind::Select(select) | Kind::Matrix(select, _) => {
                 let named = |m: &model::Matcher| m.name() == METRIC_NAME && m.op() == model::MatchOp::Equal;

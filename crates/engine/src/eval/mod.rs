@@ -26,7 +26,7 @@ pub(crate) use found::{Found, FoundParts};
 pub(crate) use info::{info_matchers, info_shift};
 pub(crate) use ranges::subquery_grid;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use model::StepGrid;
 use model::seam::SeriesSource;
@@ -45,6 +45,33 @@ const MAX_STEPS: usize = 20_000_000;
 /// Takes one column after the other. It may take the column's contents away.
 pub(crate) type Sink<'s> = dyn FnMut(&mut Column) -> Result<(), EvalError> + 's;
 
+/// Whether series carry labels that are dropped with the metric's name beside the name itself. They rarely do, and only then
+/// can series of one name become the same; so an evaluation begins as if none did, and begins again when one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Types {
+    /// None did so far; the evaluation stops at the first that does.
+    Unseen,
+    /// One did, and the evaluation stopped.
+    Seen,
+    /// They may.
+    Heeded,
+}
+
+/// Runs `evaluate`, and again when it stopped at a series with a type; its annotations go to `notes`.
+pub(crate) fn heeding_types<T>(
+    notes: &RefCell<Annotations>,
+    evaluate: impl Fn(&Cell<Types>) -> Result<T, EvalError>,
+) -> Result<T, EvalError> {
+    let types = Cell::new(Types::Unseen);
+    let first = evaluate(&types);
+    if types.get() != Types::Seen {
+        return first;
+    }
+    notes.take();
+    types.set(Types::Heeded);
+    evaluate(&types)
+}
+
 /// Evaluates over one grid; subqueries and parts that never change get evaluators of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct Evaluator<'a> {
@@ -56,6 +83,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) found: &'a FoundParts,
     /// Only some of the series are seen: what the others could make an error is one.
     pub(crate) is_part: bool,
+    /// Whether series carry types.
+    pub(crate) types: &'a Cell<Types>,
 }
 
 /// The steps of `grid`, first to last.

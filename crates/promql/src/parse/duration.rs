@@ -39,11 +39,14 @@ impl Parser<'_> {
                 self.after_operators(duration)
             }
             _ => {
-                let operand = match self.token.kind {
-                    Kind::Number | Kind::Duration => self.duration_literal()?,
-                    _ => self.duration_primary(context)?,
-                };
-                Ok(self.apply_sign(minus, sign.span, operand))
+                if let Kind::Number | Kind::Duration = self.token.kind {
+                    let literal = self.duration_literal()?;
+                    return Ok(self.apply_sign(minus, sign.span, literal));
+                }
+                // Here, and only here, upstream's tree keeps a plus.
+                let operand = self.duration_primary(context)?;
+                let span = Span { start: sign.span.start, end: operand.span.end };
+                Ok(DurationExpr { kind: DurationKind::Unary(minus, Box::new(operand)), span })
             }
         }
     }

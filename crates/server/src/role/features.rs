@@ -1,4 +1,5 @@
 //! Feature names of `--enable-feature`, as upstream's: which switch something here, which are accepted and do nothing.
+//! Names that are not known are a warning, as they are upstream.
 
 /// What the known names switch on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,13 +10,26 @@ pub(super) struct Enabled {
     pub(super) engine: engine::Features,
 }
 
-/// Names that are always on here, or that concern parts that work otherwise here.
-const ACCEPTED: &[&str] = &[
+/// Names whose features are always on, upstream (3.16) and here.
+const ALWAYS_ON: &[&str] = &[
     "promql-duration-expr",
     "promql-extended-range-selectors",
     "ooo-native-histograms",
     "native-histograms",
+];
+
+/// Names that concern parts that work otherwise here.
+const ACCEPTED: &[&str] = &[
+    "delayed-compaction",
     "exemplar-storage",
+    "extra-scrape-metrics",
+    "fast-startup",
+    "histograms-st-encoding",
+    "old-ui",
+    "otlp-native-delta-ingestion",
+    "search-api",
+    "st-synthesis",
+    "xor2-encoding",
     "memory-snapshot-on-shutdown",
     "auto-reload-config",
     "concurrent-rule-eval",
@@ -30,8 +44,8 @@ const ACCEPTED: &[&str] = &[
     "use-uncached-io",
 ];
 
-/// What `names` switch on, with a warning for each that does nothing here. Fails on a name that is not known.
-pub(super) fn enable(names: &[String]) -> Result<(Enabled, Vec<String>), String> {
+/// What `names` switch on, with a warning for each that does nothing here or is not known.
+pub(super) fn enable(names: &[String]) -> (Enabled, Vec<String>) {
     let mut enabled = Enabled::default();
     let mut warnings = Vec::new();
     for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
@@ -42,13 +56,16 @@ pub(super) fn enable(names: &[String]) -> Result<(Enabled, Vec<String>), String>
             "promql-delayed-name-removal" => enabled.engine.delayed_name_removal = true,
             "type-and-unit-labels" => enabled.engine.type_and_unit_labels = true,
             "use-start-timestamps" => enabled.engine.use_start_timestamps = true,
+            known if ALWAYS_ON.contains(&known) => {
+                warnings.push(format!("feature {known} is always on: its name switches nothing"));
+            }
             known if ACCEPTED.contains(&known) => {
                 warnings.push(format!("feature {known} switches nothing here"));
             }
-            unknown => return Err(format!("--enable-feature: there is no feature {unknown:?}")),
+            unknown => warnings.push(format!("unknown option for --enable-feature: {unknown}")),
         }
     }
-    Ok((enabled, warnings))
+    (enabled, warnings)
 }
 
 #[cfg(test)]
@@ -56,12 +73,23 @@ mod tests {
     use super::enable;
 
     #[test]
-    fn known_names_switch_accepted_ones_warn_unknown_ones_fail() {
+    fn known_names_switch_others_warn() {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let (enabled, warnings) =
-            enable(&names(&["promql-experimental-functions", "native-histograms", ""])).unwrap();
+        let (enabled, warnings) = enable(&names(&[
+            "promql-experimental-functions",
+            "promql-duration-expr",
+            "exemplar-storage",
+            "no-such-thing",
+            "",
+        ]));
         assert!(enabled.parser.experimental_functions && !enabled.parser.fill_modifiers);
-        assert_eq!(warnings, ["feature native-histograms switches nothing here"]);
-        assert!(enable(&names(&["no-such-thing"])).unwrap_err().contains("no-such-thing"));
+        assert_eq!(
+            warnings,
+            [
+                "feature promql-duration-expr is always on: its name switches nothing",
+                "feature exemplar-storage switches nothing here",
+                "unknown option for --enable-feature: no-such-thing",
+            ]
+        );
     }
 }

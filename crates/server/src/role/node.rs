@@ -117,7 +117,7 @@ fn write_limits(retention_ms: i64) -> ingest::Limits {
 pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let start_ms = clock.now_ms();
-    let (enabled, warnings) = features::enable(&flags.features).map_err(anyhow::Error::msg)?;
+    let (enabled, warnings) = features::enable(&flags.features);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -383,7 +383,14 @@ fn query_config(flags: &ServeFlags, enabled: features::Enabled) -> query::Config
         max_memory_bytes: flags.query_memory.0,
         lookback_ms: flags.lookback.0,
         active_file: Some(flags.data_dir.join("queries.active")),
-        parser: enabled.parser,
+        parser: promql::ParseOptions {
+            limits: promql::Limits {
+                max_length: usize::try_from(flags.query_length.0).unwrap_or(usize::MAX),
+                max_depth: flags.query_depth.into(),
+                max_operators: flags.query_operators.into(),
+            },
+            ..enabled.parser
+        },
         features: enabled.engine,
         ..query::Config::default()
     }
@@ -450,6 +457,9 @@ fn flag_values(flags: &ServeFlags) -> BTreeMap<String, String> {
         ("query.lookback-delta", duration(flags.lookback)),
         ("query.max-concurrency", flags.query_concurrency.to_string()),
         ("query.max-memory", flags.query_memory.0.to_string()),
+        ("query.max-length", flags.query_length.0.to_string()),
+        ("query.max-depth", flags.query_depth.to_string()),
+        ("query.max-operators", flags.query_operators.to_string()),
         ("role", flags.role.clone()),
         ("tenancy.enabled", flags.tenancy.to_string()),
         ("log.level", flags.log_level.clone()),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::histogram::ResetHint;
 use model::seam::RejectReason;
 use model::{Histogram, STALE_NAN_BITS};
 
@@ -85,11 +86,30 @@ fn start_of(slot: u32, slots: &[u32], starts: &[i64]) -> i64 {
     slots.binary_search(&slot).ok().and_then(|at| starts.get(at)).copied().unwrap_or(0)
 }
 
-/// Applies a histogram, under the rules of [`apply_row`]; gives whether it is late.
+/// What is known about a counter reset before `histogram`, as upstream's store tells it: one that goes on from the sample
+/// just `before` it says so, a gauge stays one, all others say nothing. Senders' own hints are not trusted, since they
+/// cannot know what came between; but a "reset" is never turned into its contrary.
+pub(crate) fn known_hint(before: Option<&Histogram>, histogram: &Histogram) -> ResetHint {
+    let goes_on = |before: &Histogram| {
+        before.reset_hint != ResetHint::Gauge
+            && histogram.reset_hint != ResetHint::Reset
+            && !before.is_stale()
+            && histogram.continues(before)
+    };
+    match histogram.reset_hint {
+        ResetHint::Gauge => ResetHint::Gauge,
+        hint if histogram.is_stale() => hint,
+        _ if before.is_some_and(goes_on) => ResetHint::NotReset,
+        _ => ResetHint::Unknown,
+    }
+}
+
+/// Applies a histogram, under the rules of [`apply_row`]; gives whether it is late. One that is not late is stored with
+/// what is known of a reset before it ([`known_hint`]), since a reader may not see the sample before.
 pub(crate) fn apply_histogram(
     source: &mut Source,
     (slot, timestamp): (u32, i64),
-    histogram: Arc<Histogram>,
+    mut histogram: Arc<Histogram>,
     start: i64,
     (index, clock): (u64, i64),
 ) -> Result<bool, RejectReason> {
@@ -102,7 +122,15 @@ pub(crate) fn apply_histogram(
         source.gone.remove(&slot);
         let n_slots = source.slots.len();
         source.open_tile(clock).put(timestamp, n_slots, &[cell]);
-        source.kinds_mut().histogram(slot, timestamp, histogram, start);
+        let kinds = source.kinds_mut();
+        let hint = known_hint(kinds.newest(slot).map(|newest| &**newest), &histogram);
+        // What a sender says of a reset is kept where it does not claim more than is known.
+        if hint != histogram.reset_hint
+            && (hint, histogram.reset_hint) != (ResetHint::Unknown, ResetHint::Reset)
+        {
+            Arc::make_mut(&mut histogram).reset_hint = hint;
+        }
+        kinds.histogram(slot, timestamp, histogram, start);
         return Ok(false);
     }
     match source.stored(slot, timestamp) {

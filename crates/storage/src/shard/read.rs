@@ -18,6 +18,7 @@ use super::Shard;
 use super::keys::{self, PageKey};
 use crate::StorageError;
 use crate::head::kinds::Kinds;
+use crate::head::rows::known_hint;
 use crate::head::source::{LateSample, Open, SealedPage, Stored};
 use crate::head::tile::Tile;
 use crate::head::{Head, day_of};
@@ -590,24 +591,15 @@ fn read_page(
     })
 }
 
-/// Says of each histogram what is known about a counter reset before it, as upstream's store does: one that goes on
-/// from the sample just before it says so, a gauge stays one, all others say nothing. Senders' own hints are not trusted,
-/// since they cannot know what came between.
+/// Says of each histogram what is known about a counter reset before it ([`known_hint`]). Of the first one that is what
+/// was known when it was stored, since the sample before it is not at hand.
 fn tell_resets(out: &mut SeriesData) {
     let mut previous: Option<(u32, Arc<Histogram>)> = None;
     for (row, histogram) in &mut out.histograms {
-        let goes_on = previous.take().is_some_and(|(at, before)| {
-            at + 1 == *row
-                && before.reset_hint != ResetHint::Gauge
-                && histogram.reset_hint != ResetHint::Reset
-                && !before.is_stale()
-                && histogram.continues(&before)
-        });
+        let before = previous.take().filter(|(at, _)| at + 1 == *row);
         let hint = match histogram.reset_hint {
-            ResetHint::Gauge => ResetHint::Gauge,
-            _ if histogram.is_stale() => histogram.reset_hint,
-            _ if goes_on => ResetHint::NotReset,
-            _ => ResetHint::Unknown,
+            ResetHint::NotReset if *row == 0 => ResetHint::NotReset,
+            _ => known_hint(before.as_ref().map(|(_, before)| &**before), histogram),
         };
         if histogram.reset_hint != hint {
             Arc::make_mut(histogram).reset_hint = hint;

@@ -490,6 +490,13 @@ fn histograms_are_coded_against_the_one_before() {
             let hint = if k == 0 { ResetHint::Unknown } else { ResetHint::NotReset };
             assert!(histogram.same_bits(&Histogram { reset_hint: hint, ..state(k as u64) }));
         }
+        // Where a range begins makes no difference to what is known.
+        for first in 1..200 {
+            let range = TimeRange { after: START + (first - 1) * 1000, until: i64::MAX };
+            let request = self::request(vec![Matcher::equal("__name__", "m1")], range);
+            assert!(reader.select(&request).unwrap().next_series(&mut data).unwrap());
+            assert_eq!(data.histograms[0].1.reset_hint, ResetHint::NotReset, "of sample {first}");
+        }
         node.shard.flush().unwrap();
         while node.shard.merge_step(1 << 20).unwrap().more {}
         node.crash();
