@@ -89,11 +89,17 @@ impl Client {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        reader.get_mut().write_all(head.as_bytes())?;
-        reader.get_mut().write_all(body)?;
+        let sent =
+            reader.get_mut().write_all(head.as_bytes()).and_then(|()| reader.get_mut().write_all(body));
 
+        // A server may answer and hang up before it has read a body that it refuses.
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        match (reader.read_line(&mut line), sent) {
+            (Ok(length), Ok(())) if length > 0 => {}
+            (Ok(length), Err(_)) if length > 0 => {}
+            (_, Err(error)) | (Err(error), _) => return Err(error.into()),
+            (Ok(_), Ok(())) => bail!("the connection was closed without an answer"),
+        }
         let status: u16 =
             line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("the answer has no status line")?;
         let (mut length, mut chunked) = (0usize, false);

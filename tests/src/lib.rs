@@ -2,7 +2,7 @@
 //!
 //! `node` starts and ends processes, `three` a cluster of them. `peer` starts other programs. `oracle` sends samples and checks what is kept of
 //! them. `power` is a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends
-//! requests of both versions. `spread` evaluates queries by parts, `random_query` makes queries and series, `naive`
+//! requests of both versions, `wire` bodies that clients of another make send. `spread` evaluates queries by parts, `random_query` makes queries and series, `naive`
 //! evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they print why they are
 //! skipped, and fail instead where `REQUIRE_TIERS` names the tier.
 
@@ -16,6 +16,7 @@ pub mod random_query;
 pub mod remote_write;
 pub mod spread;
 pub mod three;
+pub mod wire;
 
 /// Whether a tier may run: `missing` says what it lacks (`None` = nothing). Prints `skipped: …` when it lacks something;
 /// panics instead when the environment variable `REQUIRE_TIERS` (names separated by commas) holds `tier`.

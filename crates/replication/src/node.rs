@@ -318,6 +318,24 @@ impl Replication {
         Ok(())
     }
 
+    /// Frees the space of deleted samples of the shards on this node: flushes, writes pages anew, compacts. The other
+    /// replicas do so by themselves from time to time, see `upkeep`.
+    pub async fn clean_deleted(&self) -> Result<(), Failure> {
+        let inner = Arc::clone(&self.inner);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            inner.flush_all()?;
+            for (id, handle) in inner.ready_shards() {
+                let done = handle.shard.clean_deleted()?;
+                if done.left > 0 {
+                    let what = format!("shard {id}: {} pages may still hold deleted samples", done.left);
+                    return Err(Failure::internal(what));
+                }
+            }
+            Ok(())
+        });
+        cleaned.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
+    }
+
     /// Flushes all shards and the meta group to the database, and purges the log.
     pub async fn flush(&self) -> Result<(), Failure> {
         let inner = Arc::clone(&self.inner);
@@ -424,6 +442,7 @@ impl Progress {
 }
 
 pub(crate) mod salvage;
+mod snapshot;
 
 fn peer_security(peering: &Peering, cluster_name: &str) -> Result<rpc::Security, ReplicationError> {
     let secret = match &peering.secret {
@@ -656,6 +675,18 @@ impl StorageView for Replication {
         range: TimeRange,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(Self::delete_series(self, tenant, selectors, range))
+    }
+
+    fn clean_deleted(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(Self::clean_deleted(self))
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let taken = tokio::task::spawn_blocking(move || snapshot::take(&inner));
+            taken.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
+        })
     }
 }
 

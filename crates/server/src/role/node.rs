@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -69,7 +69,7 @@ impl Configuration {
     }
 
     async fn apply(&self) -> Result<(), String> {
-        let loaded = load(&self.flags).map_err(|e| e.to_string())?;
+        let loaded = load(&self.flags, &self.web).map_err(|e| e.to_string())?;
         web::reload(self.flags.web_config.as_deref(), &self.web)?;
         let log = loaded.global.query_log.clone();
         self.frontend.set_query_log(log.as_deref()).map_err(|error| {
@@ -87,7 +87,7 @@ impl Configuration {
 }
 
 /// The configuration that the flags name: a file, `prometheus.yml` in the folder, or the built-in one.
-fn load(flags: &ServeFlags) -> Result<Loaded, ConfigError> {
+fn load(flags: &ServeFlags, web: &WebSource) -> Result<Loaded, ConfigError> {
     #[allow(clippy::disallowed_methods, reason = "server reads the environment")]
     let env = |name: &str| std::env::var(name).ok();
     let file = match &flags.config_file {
@@ -96,7 +96,10 @@ fn load(flags: &ServeFlags) -> Result<Loaded, ConfigError> {
     };
     match file {
         Some(file) => config::load_file(&file, &env),
-        None => config::builtin(flags.listen.first().map_or(9090, SocketAddr::port)),
+        None => {
+            let scheme = if web.load().tls().is_some() { "https" } else { "http" };
+            config::builtin(scheme, flags.listen.first().map_or(9090, SocketAddr::port))
+        }
     }
 }
 
@@ -131,7 +134,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let mut flags = flags;
     flags.listen.clone_from(&addresses);
-    let loaded = load(&flags)?;
+    let loaded = load(&flags, &web)?;
     for line in &loaded.not_active {
         tracing::warn!(setting = %line, "not active yet");
     }
@@ -153,7 +156,10 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
     replication.answer_fragments(Arc::new(query::Leaf::new(frontend.clone())));
+    // The registry is complete only when everything is built; no scrape begins before.
+    let complete: Arc<OnceLock<Arc<Registry>>> = Arc::default();
     let options = scrape::Options {
+        own: Some(own_metrics(&complete)),
         tenant: settings.default_tenant.clone(),
         offset_seed: scrape::Options::seed_of(&replication.node().to_string()),
         external_url: external_url(&flags),
@@ -183,6 +189,9 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         reload: Arc::clone(&state),
         not_active: Box::new(move || counted.current.load().not_active.len()),
     }));
+    let registry = Arc::new(registry);
+    // Set once, here.
+    let _ = complete.set(Arc::clone(&registry));
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let state = ApiState {
@@ -191,7 +200,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         targets: Arc::clone(&scraper) as _,
         storage: Arc::clone(&replication) as _,
         cluster: Arc::clone(&replication) as _,
-        registry: Arc::new(registry),
+        registry,
         metrics: metrics.clone(),
         clock: Arc::clone(&clock),
         settings,
@@ -337,6 +346,17 @@ fn settings(flags: &ServeFlags, external_path: &str, loaded: &Loaded) -> Result<
         max_read_samples: flags.read_samples,
         max_read_frame_bytes: flags.read_frame_bytes,
         ..Settings::default()
+    })
+}
+
+/// This node's metrics for its own scrapes.
+fn own_metrics(registry: &Arc<OnceLock<Arc<Registry>>>) -> scrape::OwnMetrics {
+    let registry = Arc::clone(registry);
+    scrape::OwnMetrics::new(move |accept| {
+        let registry = registry.get().ok_or("the node is starting")?;
+        let (media, text) =
+            api::own_metrics(registry, accept).map_err(|e| format!("error writing metrics: {e}"))?;
+        Ok(scrape::OwnAnswer { content_type: media.into(), body: text.into_bytes() })
     })
 }
 
