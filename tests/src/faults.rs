@@ -458,6 +458,10 @@ fn fsync_fails(s: &mut Scenario, at: usize) -> Result<u64> {
     // I16: it is latched although fsync works again.
     let (_, text) = s.cluster.node(at)?.get("/metrics")?;
     ensure!(text.lines().any(|line| line == "isobar_log_failed 1"), "I16: a failed fsync is not final");
+    // Its clients are served all the same: by the others, through it.
+    let mut probe = s.probe(None)?;
+    let reply = probe.send(&s.cluster.addresses[at]).context("a node whose log has failed answers")?;
+    ensure!(reply.status < 300, "I16: the shard goes on, also for clients of that node: {reply:?}");
     s.cluster.kill(at)?;
     s.cluster.restart()?;
     Ok(injected as u64)

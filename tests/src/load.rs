@@ -26,8 +26,10 @@ const PACE: Duration = Duration::from_millis(20);
 const READ_PACE: Duration = Duration::from_millis(150);
 /// Between two looks at who leads.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long a client waits for an answer.
+/// How long a writer waits for an answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(4);
+/// The same for a reader: longer than a node looks for a leader, so that its failures are heard.
+const READ_PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -124,7 +126,7 @@ impl Load {
             writers.push(std::thread::Builder::new().spawn(move || write(&shared, writer, at))?);
         }
         let readers = (0..readers).map(|number| {
-            let reader = Reader::new(number, Arc::clone(clock)).with_patience(CLIENT_PATIENCE);
+            let reader = Reader::new(number, Arc::clone(clock)).with_patience(READ_PATIENCE);
             let (shared, shapes) = (Arc::clone(&shared), shapes.clone());
             let random = Random::new(seed ^ 0xbeef ^ (number as u64) << 20);
             std::thread::Builder::new().spawn(move || read(&shared, reader, &shapes, random))

@@ -16,8 +16,9 @@ use tests::scenario;
 use tests::tier;
 use tests::trace;
 
-/// One run, whose figures are printed.
-fn run(name: &str, options: Options, faults: &[Fault]) -> Result<()> {
+/// One run, whose figures are printed. `ISOBAR_FAULTS_SEED=N` makes it another one.
+fn run(name: &str, mut options: Options, faults: &[Fault]) -> Result<()> {
+    options.seed += asked("ISOBAR_FAULTS_SEED").unwrap_or(0) * 1_000;
     let seed = options.seed;
     let report = scenario::run(name, options, faults)?;
     println!("{name} (seed {seed}): {report}");
