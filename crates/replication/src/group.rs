@@ -160,8 +160,8 @@ impl Group {
         });
         let raft = start.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let (reads, queue) = mpsc::channel(READ_QUEUE);
-        ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics)));
         let log = Arc::clone(&ground.log);
+        ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics), Arc::clone(&log)));
         Ok(Arc::new(Self {
             name,
             id,
@@ -325,6 +325,8 @@ impl Group {
     /// Purges the log up to what is durable; a leader keeps what a member has not got yet, and one that follows keeps
     /// everything (it may lead soon), unless `all`: then members that are behind will be sent state.
     pub(crate) async fn purge_durable(&self, all: bool) -> Result<(), Failure> {
+        #[cfg(feature = "seeded_bugs")]
+        crate::seeded::purge_applied(&self.log, self.id, &self.target);
         let durable = self.target.durable()?;
         let Some(durable) = durable.last else { return Ok(()) };
         let upto = match self.least_matched() {
@@ -519,9 +521,23 @@ fn check_log(log: &NodeLog, id: GroupId, target: &Target, name: &str) -> Result<
 }
 
 /// Answers linearizable reads: one probe of leadership for all that wait.
-async fn answer_reads(raft: Raft, mut queue: mpsc::Receiver<ReadAnswer>, metrics: Arc<Metrics>) {
+async fn answer_reads(
+    raft: Raft,
+    mut queue: mpsc::Receiver<ReadAnswer>,
+    metrics: Arc<Metrics>,
+    #[cfg_attr(not(feature = "seeded_bugs"), expect(unused_variables, reason = "for seeded bugs"))] log: Arc<
+        NodeLog,
+    >,
+) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, READ_QUEUE).await > 0 {
+        #[cfg(feature = "seeded_bugs")]
+        if let Some(index) = crate::seeded::unproven_read(&log, &raft) {
+            for reader in waiting.drain(..) {
+                let _ = reader.send(Ok(index));
+            }
+            continue;
+        }
         metrics.reads.inc_by(waiting.len() as u64);
         metrics.read_probes.inc();
         let result = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {

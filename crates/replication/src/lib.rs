@@ -45,6 +45,11 @@ mod types;
 mod upkeep;
 mod wire;
 
+#[cfg(feature = "seeded_bugs")]
+mod seeded;
+#[cfg(feature = "seeded_bugs")]
+pub use storage::log::SeededBug;
+
 pub use config::{PeerTls, Peering, ReplicationConfig};
 pub use error::ReplicationError;
 pub use folder::DataFolder;

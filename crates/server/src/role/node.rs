@@ -381,7 +381,8 @@ fn normal_path(path: &str) -> String {
 }
 
 fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::ReplicationConfig {
-    replication::ReplicationConfig {
+    #[cfg_attr(not(feature = "seeded_bugs"), expect(unused_mut, reason = "for seeded bugs"))]
+    let mut config = replication::ReplicationConfig {
         data_dir: flags.data_dir.clone(),
         cluster_name: flags.cluster.name.clone(),
         node_name: flags.cluster.node_name.clone().unwrap_or_default(),
@@ -393,7 +394,12 @@ fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::Rep
         min_free_bytes: (flags.min_free.0 > 0).then_some(flags.min_free.0),
         retention_ms,
         ..replication::ReplicationConfig::default()
+    };
+    #[cfg(feature = "seeded_bugs")]
+    {
+        config.log.seeded_bug = super::seeded_bug();
     }
+    config
 }
 
 fn query_config(flags: &ServeFlags, enabled: features::Enabled) -> query::Config {
