@@ -220,7 +220,8 @@ impl Writer {
 
     /// The timestamp of the newest round, seconds.
     pub fn last_seconds(&self) -> f64 {
-        (self.start_ms + (self.next.max(1) - 1) as i64 * 1000) as f64 / 1000.0
+        let last = self.log.rounds.len().saturating_sub(1);
+        self.log.shape.stamp(last as u64) as f64 / 1000.0
     }
 
     /// Reads everything of this writer back and compares. Gives how many samples there are.

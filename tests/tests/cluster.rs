@@ -1,31 +1,14 @@
 //! Three processes on loopback: forming, a leader killed under load, a node away, status and readiness (I1, I2, I5, I12).
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use model::seam::{Clock as _, SystemClock};
-use tests::cluster::{self, PATIENCE, command, flags, is_whole, leaders, status};
-use tests::node::Node;
+use tests::cluster::{PATIENCE, command, is_whole, leaders, status};
 use tests::oracle::Writer;
+use tests::three;
 
-fn spawn(folder: &Path, name: &str, join: Option<&str>) -> Result<(Node, String)> {
-    let join: Vec<String> = join.map(|address| format!("--cluster.join={address}")).into_iter().collect();
-    cluster::spawn(&folder.join(name), &flags(name, 3, &join))
-}
-
-/// Three nodes that have formed; `b` and `c` know `a`'s address alone.
-fn three(folder: &Path) -> Result<Vec<Node>> {
-    let (first, address) = spawn(folder, "a", None)?;
-    let mut nodes = vec![first];
-    for name in ["b", "c"] {
-        nodes.push(spawn(folder, name, Some(&address))?.0);
-    }
-    for node in &mut nodes {
-        node.wait_until_ready()?;
-    }
-    Ok(nodes)
-}
+const FLAGS: &[&str] = &["--cluster.shards=3", "--web.enable-admin-api"];
 
 /// Sends rounds until `count` more are acknowledged; what failed is sent again. Gives the longest time without an
 /// acknowledgement.
@@ -53,8 +36,7 @@ fn send(writer: &mut Writer, address: &str, count: usize) -> Result<Duration> {
 #[test]
 fn a_leader_killed_under_load_loses_and_doubles_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut nodes = three(folder.path())?;
-    nodes[0].eventually(PATIENCE, "the cluster is whole", is_whole)?;
+    let (mut nodes, _) = three::start(folder.path(), FLAGS)?;
     let mut writers: Vec<Writer> = (1..4).map(|id| Writer::new(id, 60)).collect();
     for (writer, node) in writers.iter_mut().zip(&nodes) {
         send(writer, &node.address, 5)?;
@@ -104,7 +86,7 @@ fn a_leader_killed_under_load_loses_and_doubles_nothing() -> Result<()> {
         .and_then(|member| member["address"].as_str())
         .context("a member's address")?
         .to_owned();
-    let (mut back, _) = spawn(folder.path(), name, Some(&peer))?;
+    let (mut back, _) = three::spawn(folder.path(), name, Some(&peer), FLAGS)?;
     back.wait_until_ready()?;
     nodes[0].eventually(PATIENCE, "the cluster is whole again", is_whole)?;
     ensure!(command(&back, &["status"])?.contains("(healthy): 3 nodes"), "healthy again");
@@ -128,7 +110,7 @@ fn a_leader_killed_under_load_loses_and_doubles_nothing() -> Result<()> {
 #[test]
 fn a_node_alone_of_three_waits_and_says_so() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (mut node, _) = spawn(folder.path(), "a", None)?;
+    let (mut node, _) = three::spawn(folder.path(), "a", None, FLAGS)?;
     node.wait_for_http()?;
     node.eventually(PATIENCE, "it says what it waits for", |node| {
         let status = status(node)?;

@@ -11,40 +11,20 @@ use model::{Histogram, MetricKind};
 use serde_json::Value;
 use tests::node::Node;
 use tests::remote_write::{Series, Version, body_v2, send};
+use tests::three;
 use tests::wire::read_request;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn spawn(folder: &Path, name: &str, join: Option<&str>) -> Result<(Node, String)> {
+fn three(folder: &Path) -> Result<Vec<Node>> {
     let config = folder.join("prometheus.yml");
     std::fs::write(&config, "otlp: {promote_resource_attributes: [zone]}\n")?;
-    let mut flags = vec![
-        format!("--config.file={}", config.display()),
-        "--cluster.name=eu".to_owned(),
-        "--cluster.bootstrap-expect=3".to_owned(),
-        "--cluster.shards=4".to_owned(),
-        "--enable-feature=use-start-timestamps,promql-experimental-functions".to_owned(),
-        format!("--node.name={name}"),
+    let flags = [
+        &*format!("--config.file={}", config.display()),
+        "--cluster.shards=4",
+        "--enable-feature=use-start-timestamps,promql-experimental-functions",
     ];
-    flags.extend(join.map(|address| format!("--cluster.join={address}")));
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut node = Node::spawn(&folder.join(name), &flags)?;
-    let line = node.wait_for("listening for other nodes")?;
-    let address = line.split("address=").nth(1).context("the line names no address")?;
-    let address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
-    Ok((node, address))
-}
-
-fn three(folder: &Path) -> Result<Vec<Node>> {
-    let (first, address) = spawn(folder, "a", None)?;
-    let mut nodes = vec![first];
-    for name in ["b", "c"] {
-        nodes.push(spawn(folder, name, Some(&address))?.0);
-    }
-    for node in &mut nodes {
-        node.wait_until_ready()?;
-    }
-    Ok(nodes)
+    Ok(three::start(folder, &flags)?.0)
 }
 
 fn exponential(step: u32) -> Histogram {

@@ -61,8 +61,8 @@ fn histograms_are_coded_against_the_one_before() {
         // Where a range begins makes no difference to what is known.
         for first in 1..200 {
             let range = TimeRange { after: START + (first - 1) * 1000, until: i64::MAX };
-            let request = request(vec![Matcher::equal("__name__", "m1")], range);
-            assert!(reader.select(&request).unwrap().next_series(&mut data).unwrap());
+            let narrow = super::request(vec![Matcher::equal("__name__", "m1")], range);
+            assert!(reader.select(&narrow).unwrap().next_series(&mut data).unwrap());
             assert_eq!(data.histograms[0].1.reset_hint, ResetHint::NotReset, "of sample {first}");
         }
         node.shard.flush().unwrap();
