@@ -485,6 +485,10 @@ fn retention_follows_the_flags_of_all_nodes_and_drift_is_shown() {
     run(async {
         let (_sites, _, nodes) = three(3).await;
         let month = 30 * 86_400_000;
+        let waiting = tokio::spawn({
+            let node = Arc::clone(&nodes[2]);
+            async move { node.retention_after(0).await }
+        });
         nodes[0].set_retention(month);
         until("drift is shown", async || {
             let status = nodes[1].status().await;
@@ -499,7 +503,8 @@ fn retention_follows_the_flags_of_all_nodes_and_drift_is_shown() {
             status.settings["retention"] == "30d" && status.members.iter().all(|m| m.drift.is_empty())
         })
         .await;
-        assert!(nodes.iter().all(|node| node.inner.retention_ms() == month));
+        assert!(nodes.iter().all(|node| node.retention_ms() == month));
+        assert_eq!(waiting.await.unwrap(), month, "whoever waits for a change is told of it");
         for node in nodes {
             node.shutdown().await.unwrap();
         }

@@ -303,6 +303,26 @@ impl Replication {
         self.inner.membership.announce_again();
     }
 
+    /// How long samples are kept as the cluster's settings say, ms (0 = for ever); before they are known, as this node's
+    /// flags do.
+    pub fn retention_ms(&self) -> i64 {
+        self.inner.retention_ms()
+    }
+
+    /// Waits until [`Self::retention_ms`] is not `known` any more; gives it. Never ends when the node stops meanwhile.
+    pub async fn retention_after(&self, known: i64) -> i64 {
+        let mut changed = self.inner.changed.subscribe();
+        loop {
+            let now = self.inner.retention_ms();
+            if now != known {
+                return now;
+            }
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`, in all shards, wherever their
     /// leaders are. After a failure some shards may have deleted; a retry is harmless.
     pub async fn delete_series(

@@ -39,7 +39,6 @@ struct Configuration {
     current: ArcSwap<Loaded>,
     scraper: Arc<scrape::Manager>,
     frontend: Frontend,
-    ingest: Arc<Ingest>,
     replication: Arc<Replication>,
     state: Arc<ReloadState>,
     notifications: Arc<Notifications>,
@@ -78,9 +77,8 @@ impl Configuration {
         })?;
         self.scraper.apply(loaded.scrape.clone()).await.map_err(|e| e.to_string())?;
         self.frontend.set_subquery_step(loaded.global.evaluation_interval);
-        let retention = retention_ms(&self.flags, &loaded);
-        self.replication.set_retention(retention);
-        self.ingest.set_limits(write_limits(retention));
+        // It takes effect, here too, once the cluster's settings say so.
+        self.replication.set_retention(retention_ms(&self.flags, &loaded));
         self.current.store(Arc::new(loaded));
         Ok(())
     }
@@ -106,6 +104,14 @@ fn load(flags: &ServeFlags, web: &WebSource) -> Result<Loaded, ConfigError> {
 /// How long samples are kept, ms: as the file says, else as the flag does.
 fn retention_ms(flags: &ServeFlags, loaded: &Loaded) -> i64 {
     loaded.retention.time_ms.unwrap_or(flags.retention.0)
+}
+
+/// Has samples judged too old by what the cluster's settings say, not by this node's flags, whenever that changes.
+async fn follow_retention(replication: Arc<Replication>, ingest: Arc<Ingest>, mut known: i64) {
+    loop {
+        known = replication.retention_after(known).await;
+        ingest.set_limits(write_limits(known));
+    }
 }
 
 fn write_limits(retention_ms: i64) -> ingest::Limits {
@@ -150,9 +156,11 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let replication = Replication::open(config, peering, Arc::clone(&clock), &mut registry).await?;
     let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
     let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
-    let limits = write_limits(retention);
+    let known = replication.retention_ms();
+    let limits = write_limits(known);
     let ingest = Ingest::new(writer, replication.shard_map(), limits, Arc::clone(&clock), &mut registry);
     let ingest = Arc::new(ingest);
+    tokio::spawn(follow_retention(Arc::clone(&replication), Arc::clone(&ingest), known));
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
     replication.answer_fragments(Arc::new(query::Leaf::new(frontend.clone())));
@@ -174,7 +182,6 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         current: ArcSwap::from_pointee(loaded),
         scraper: Arc::clone(&scraper),
         frontend: frontend.clone(),
-        ingest,
         replication: Arc::clone(&replication),
         state: Arc::clone(&state),
         notifications: Arc::clone(&notifications),
