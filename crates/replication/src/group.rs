@@ -22,7 +22,7 @@ use crate::log_store::{GroupLog, place};
 use crate::machine::{Machine, Target, applied_term};
 use crate::metrics::Metrics;
 use crate::network::Network;
-use crate::rest::Rest;
+use crate::rest::{Rest, Stand};
 use crate::types::{Applied, Membership, Peer, Proposal, Raft, RaftLogId};
 
 /// When clients should come back while there is no leader.
@@ -384,7 +384,7 @@ impl Group {
 
     /// As the leader: the term and the last entry, once it is applied here and all members have it, with the other
     /// members and their nodes. `None` also while the membership changes.
-    pub(crate) fn settled(&self) -> Option<((u64, u64), Vec<(u64, NodeId)>)> {
+    pub(crate) fn settled(&self) -> Option<(Stand, Vec<(u64, NodeId)>)> {
         let term = self.leading()?;
         let applied = self.applied.borrow().as_ref().map(RaftLogId::index)?;
         let metrics = self.raft.metrics();

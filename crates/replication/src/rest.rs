@@ -119,8 +119,11 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     });
 }
 
-/// How a group stood at the last beats, and since when.
-type Since = HashMap<u64, ((u64, u64), Instant)>;
+/// How a group stands: the term, and the last entry.
+pub(crate) type Stand = (u64, u64);
+
+/// How groups stood at the last beats, and since when.
+type Since = HashMap<u64, (Stand, Instant)>;
 
 /// Tells the other nodes which of the groups led here rest, and lets those rest to which all of them agree.
 async fn tell(inner: &Inner, since: &mut Since) {
