@@ -55,7 +55,10 @@ fn parts_of_a_query_run_where_the_series_are() -> Result<()> {
     }
     let status = nodes[0].api("/api/v1/cluster/status")?;
     for shard in status["shards"].as_array().context("shards")? {
-        ensure!(shard["replicas"].as_array().is_some_and(|all| all.len() == 1), "one replica a shard: {shard}");
+        ensure!(
+            shard["replicas"].as_array().is_some_and(|all| all.len() == 1),
+            "one replica a shard: {shard}"
+        );
     }
     let mut writer = Writer::new(1, SERIES);
     while writer.acked() < ROUNDS {

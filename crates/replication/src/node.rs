@@ -5,14 +5,14 @@
 //! shard map is one of epoch 0, under which nothing is written or read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use model::seam::{
-    BoxFuture, Clock, FragmentRunner, ReadLevel, SeriesSource, ShardBatch, ShardReader, ShardReport, ShardWriteError,
-    ShardWriter, StorageStatus, StorageView,
+    BoxFuture, Clock, FragmentRunner, ReadLevel, SeriesSource, ShardBatch, ShardReader, ShardReport,
+    ShardWriteError, ShardWriter, StorageStatus, StorageView,
 };
 use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
 use parking_lot::{Mutex, RwLock};
