@@ -8,7 +8,7 @@ export ROCKSDB_STATIC := 1
 RUN_FLAGS ?=
 TEST_FLAGS ?=
 
-.PHONY: help run build test lint bench demo deny fmt deps
+.PHONY: help run build test soak seeded-bugs lint bench demo demo-cluster deny fmt deps
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,14 @@ test: ## format, lints, docs, all tests and script checks, with the time of each
 	@scripts/deps.sh test
 	@scripts/rocksdb.sh
 	@scripts/test.sh $(TEST_FLAGS)
+
+soak: deps ## long fault runs: MINUTES=30 SEED=N, and figures of failover: KILLS=50 (what=faults or failover for one of them)
+	@scripts/deps.sh test
+	@scripts/soak.sh $(what)
+
+seeded-bugs: deps ## build the program with bugs in it and show that the fault scenarios find each one
+	@scripts/deps.sh test
+	@scripts/seeded-bugs.sh
 
 lint: deps ## format check, clippy with warnings denied, docs
 	cargo fmt --all --check
@@ -47,3 +55,7 @@ bench: deps ## micro benchmarks, then the macro run (generate, send, query)
 demo: build ## node-exporter, three example services and a Prometheus beside one Isobar node
 	@scripts/deps.sh demo
 	@scripts/demo.sh
+
+demo-cluster: build ## three nodes under load, one killed and started again; ends by itself (DEMO_SECONDS=60)
+	@scripts/deps.sh demo
+	@scripts/demo-cluster.sh

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 #[derive(Debug)]
 pub struct Client {
     address: String,
+    patience: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -34,7 +35,14 @@ impl Answer {
 impl Client {
     /// A client of `address` (`host:port`).
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), stream: None }
+        Self { address: address.to_owned(), patience: Duration::from_secs(120), stream: None }
+    }
+
+    /// With so long to wait for more of an answer; 120 s without this.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Sends a request and gives status and body.
@@ -76,7 +84,7 @@ impl Client {
                 let stream = TcpStream::connect(&self.address)
                     .with_context(|| format!("connecting to {}", self.address))?;
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+                stream.set_read_timeout(Some(self.patience))?;
                 empty.insert(BufReader::with_capacity(1 << 16, stream))
             }
         };
@@ -89,11 +97,17 @@ impl Client {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        reader.get_mut().write_all(head.as_bytes())?;
-        reader.get_mut().write_all(body)?;
+        let sent =
+            reader.get_mut().write_all(head.as_bytes()).and_then(|()| reader.get_mut().write_all(body));
 
+        // A server may answer and hang up before it has read a body that it refuses.
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        match (reader.read_line(&mut line), sent) {
+            (Ok(length), Ok(())) if length > 0 => {}
+            (Ok(length), Err(_)) if length > 0 => {}
+            (_, Err(error)) | (Err(error), _) => return Err(error.into()),
+            (Ok(_), Ok(())) => bail!("the connection was closed without an answer"),
+        }
         let status: u16 =
             line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("the answer has no status line")?;
         let (mut length, mut chunked) = (0usize, false);

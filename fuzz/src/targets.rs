@@ -74,15 +74,15 @@ pub(crate) fn protobuf_scrape(data: &[u8]) {
 
 /// Remote write 1.0, decompressed.
 pub(crate) fn remote_write_v1(data: &[u8]) {
-    if let Ok(batch) = remote_write::decode_v1_limited(data.to_vec(), TenantId::anonymous(), &LIMITS) {
-        check_batch(&batch);
+    if let Ok(found) = remote_write::decode_v1_limited(data.to_vec(), TenantId::anonymous(), &LIMITS) {
+        check_batch(&found.batch);
     }
 }
 
 /// Remote write 2.0, decompressed.
 pub(crate) fn remote_write_v2(data: &[u8]) {
-    if let Ok(batch) = remote_write::decode_v2(data, TenantId::anonymous(), &LIMITS) {
-        check_batch(&batch);
+    if let Ok(found) = remote_write::decode_v2(data, TenantId::anonymous(), &LIMITS) {
+        check_batch(&found.batch);
     }
 }
 

@@ -1,21 +1,32 @@
 //! The harness of the scenario tests: real processes of the program, what they are sent, and what must be left of it.
 //!
-//! `node` starts and ends processes, `three` a cluster of them. `peer` starts other programs. `oracle` sends samples and checks what is kept of
-//! them. `power` is a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends
-//! requests of both versions. `spread` evaluates queries by parts, `random_query` makes queries and series, `naive`
+//! `node` starts and ends processes, `three` a cluster of them, `cluster` several behind `proxy`, the network that can be
+//! made bad. `peer` starts other programs. `oracle` sends samples and reads them back, `load` does so all the time,
+//! `history` checks what was seen; `faults` are what is done to a cluster, `scenario` a whole run to the verdict. `power` is
+//! a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both
+//! versions, `wire` bodies that clients of another make send. `spread` evaluates queries by parts, `random_query` makes
+//! queries and series, `naive`
 //! evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they print why they are
 //! skipped, and fail instead where `REQUIRE_TIERS` names the tier.
 
+pub mod cluster;
+pub mod faults;
+pub mod history;
+pub mod load;
 pub mod naive;
 pub mod node;
 pub mod oracle;
 pub mod peer;
 pub mod power;
 pub mod promqltest;
+pub mod proxy;
 pub mod random_query;
 pub mod remote_write;
+pub mod scenario;
 pub mod spread;
 pub mod three;
+pub mod trace;
+pub mod wire;
 
 /// Whether a tier may run: `missing` says what it lacks (`None` = nothing). Prints `skipped: …` when it lacks something;
 /// panics instead when the environment variable `REQUIRE_TIERS` (names separated by commas) holds `tier`.

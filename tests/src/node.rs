@@ -192,16 +192,33 @@ impl Node {
     }
 
     /// SIGKILL, and waits.
-    pub fn kill(mut self) -> Result<()> {
+    pub fn kill(self) -> Result<()> {
+        self.end().map(|_| ())
+    }
+
+    /// SIGKILL, and waits; gives the whole log.
+    pub fn end(mut self) -> Result<Vec<String>> {
         self.child.kill()?;
         self.child.wait()?;
-        Ok(())
+        // Its pipe is closed by its death, so this ends.
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.log.push(line);
+        }
+        Ok(std::mem::take(&mut self.log))
     }
 
     /// SIGTERM, and waits for the end; gives the status and the whole log.
     pub fn stop(mut self) -> Result<(ExitStatus, Vec<String>)> {
         self.signal("TERM")?;
         self.wait()
+    }
+
+    /// The log so far, read without waiting.
+    pub fn log(&mut self) -> &[String] {
+        while let Ok(line) = self.lines.try_recv() {
+            self.log.push(line);
+        }
+        &self.log
     }
 
     /// Waits for the end; gives the status and the whole log.

@@ -1,17 +1,22 @@
-//! A remote-write sender that remembers what it was told, and the check of what a node holds against that.
+//! A remote-write sender that remembers what it was told, a reader that remembers what it saw, and the comparison.
 //!
 //! Each sample has a value of its own (writer × 2^32 + round × 1000 + series), is sent at most once as a new one, and
 //! is in one of three states: acknowledged, refused for good, unknown (5xx, broken connection). Acknowledged samples
-//! must be there, each once and with its value; nothing may be there that was not sent; unknown ones may.
+//! must be there, each once and with its value; nothing may be there that was not sent; unknown ones may. The rules
+//! are carried out in [`crate::history`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use model::seam::{Clock as _, SystemClock};
+use anyhow::{Context as _, Result, bail, ensure};
+use benches::http::{Client, encoded};
+use model::seam::{Clock, SystemClock};
+use serde_json::Value;
 
+use crate::history::{self, MOST_ROUNDS, MOST_SERIES, Read, Round, Seen, Shape, WriterLog};
 use crate::node::Node;
 
 /// What a server answered.
@@ -26,15 +31,26 @@ pub struct Reply {
 }
 
 /// One writer: some series, one sample each a round.
-#[derive(Debug)]
 pub struct Writer {
-    id: u64,
-    series: u64,
-    start_ms: i64,
-    next: u64,
-    acked: BTreeSet<u64>,
+    log: WriterLog,
+    instances: Vec<String>,
     unknown: BTreeSet<u64>,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
     connection: Option<(String, BufReader<TcpStream>)>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rounds = self.log.rounds.len();
+        write!(
+            f,
+            "Writer({}: {rounds} rounds, {} acked, unknown {:?})",
+            self.log.shape.id,
+            self.acked(),
+            self.unknown
+        )
+    }
 }
 
 /// Appends a protobuf varint.
@@ -55,42 +71,65 @@ fn field(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
 impl Writer {
     /// A writer of `series` series, told apart from others by `id`. Samples lie 1 s apart, the first an hour ago.
     pub fn new(id: u64, series: u64) -> Self {
-        let start_ms = SystemClock::new().now_ms() - 3_600_000;
+        let instances = (0..7).map(|n| format!("host-{n}")).collect();
+        Self::with(id, series, instances, Arc::new(SystemClock::new()))
+    }
+
+    /// The same whose series are those of `instances`, by turns, and whose history is told in the time of `clock`.
+    pub fn with(id: u64, series: u64, instances: Vec<String>, clock: Arc<dyn Clock>) -> Self {
+        assert!(series <= MOST_SERIES && !instances.is_empty(), "a writer of {series} series");
+        let shape = Shape { id, series, start_ms: clock.now_ms() - 3_600_000 };
         Self {
-            id,
-            series,
-            start_ms,
-            next: 0,
-            acked: BTreeSet::new(),
+            log: WriterLog { shape, rounds: Vec::new(), refused: Vec::new() },
+            instances,
             unknown: BTreeSet::new(),
+            clock,
+            patience: Duration::from_secs(60),
             connection: None,
         }
     }
 
-    fn value(&self, round: u64, series: u64) -> f64 {
-        (self.id << 32 | (round * 1000 + series)) as f64
+    /// With so long to wait for an answer; 60 s without this. What comes later is unknown.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Who it is.
+    pub fn shape(&self) -> Shape {
+        self.log.shape
+    }
+
+    /// What it did so far.
+    pub fn log(&self) -> &WriterLog {
+        &self.log
+    }
+
+    /// The labels of its series number `n`, sorted.
+    fn labels(&self, n: u64) -> Vec<(&'static str, String)> {
+        vec![
+            ("__name__", "oracle".to_owned()),
+            ("instance", self.instances[n as usize % self.instances.len()].clone()),
+            ("job", "oracle".to_owned()),
+            ("n", n.to_string()),
+            ("writer", self.log.shape.id.to_string()),
+        ]
     }
 
     /// The body of a round's request.
     fn body(&self, round: u64) -> Vec<u8> {
-        let stamp = self.start_ms + round as i64 * 1000;
-        let series = (0..self.series).map(|n| {
-            let labels = vec![
-                ("__name__", "oracle".to_owned()),
-                ("instance", format!("host-{}", n % 7)),
-                ("job", "oracle".to_owned()),
-                ("n", n.to_string()),
-                ("writer", self.id.to_string()),
-            ];
-            (labels, vec![(stamp, self.value(round, n))])
-        });
+        let shape = self.log.shape;
+        let series =
+            (0..shape.series).map(|n| (self.labels(n), vec![(shape.stamp(round), shape.value(round, n))]));
         write_body(series)
     }
 
     /// Sends the next round to `address`; gives the answer, or an error when the connection broke. Both are remembered.
     pub fn send(&mut self, address: &str) -> Result<Reply> {
-        let round = self.next;
-        self.next += 1;
+        let round = self.log.rounds.len() as u64;
+        ensure!(round < MOST_ROUNDS, "writer {} has sent all it can", self.log.shape.id);
+        self.log.rounds.push(Round { invoked: self.clock.monotonic(), acked: None, tries: 0 });
         self.send_round(address, round)
     }
 
@@ -102,8 +141,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Sends the first round whose fate is unknown once more, else the next one.
+    pub fn send_or_retry(&mut self, address: &str) -> Result<Reply> {
+        match self.unknown.first().copied() {
+            Some(round) => self.send_round(address, round),
+            None => self.send(address),
+        }
+    }
+
     fn send_round(&mut self, address: &str, round: u64) -> Result<Reply> {
         self.unknown.insert(round);
+        self.log.rounds[round as usize].tries += 1;
         let body = self.body(round);
         let reply = match self.post(address, &body) {
             Ok(reply) => reply,
@@ -114,8 +162,10 @@ impl Writer {
         };
         if (200..300).contains(&reply.status) {
             self.unknown.remove(&round);
-            self.acked.insert(round);
+            self.log.rounds[round as usize].acked = Some(self.clock.monotonic());
         } else if (400..500).contains(&reply.status) {
+            let answer = format!("round {round}: {} {}", reply.status, reply.body);
+            self.log.refused.push(answer);
             bail!("a valid request was refused for good: {} {}", reply.status, reply.body);
         }
         Ok(reply)
@@ -125,7 +175,7 @@ impl Writer {
         if self.connection.as_ref().is_none_or(|(to, _)| to != address) {
             let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+            stream.set_read_timeout(Some(self.patience))?;
             self.connection = Some((address.to_owned(), BufReader::new(stream)));
         }
         let Some((_, reader)) = &mut self.connection else { bail!("no connection") };
@@ -160,7 +210,7 @@ impl Writer {
 
     /// Rounds acknowledged so far.
     pub fn acked(&self) -> usize {
-        self.acked.len()
+        self.log.rounds.iter().filter(|round| round.acked.is_some()).count()
     }
 
     /// Rounds whose fate is unknown.
@@ -170,53 +220,110 @@ impl Writer {
 
     /// The timestamp of the newest round, seconds.
     pub fn last_seconds(&self) -> f64 {
-        (self.start_ms + (self.next.max(1) - 1) as i64 * 1000) as f64 / 1000.0
+        let last = self.log.rounds.len().saturating_sub(1);
+        self.log.shape.stamp(last as u64) as f64 / 1000.0
     }
 
     /// Reads everything of this writer back and compares. Gives how many samples there are.
     pub fn check(&self, node: &Node) -> Result<usize> {
-        let expression = format!("oracle{{writer=\"{}\"}}[3h]", self.id);
-        let at = (self.start_ms + 2 * 3_600_000) as f64 / 1000.0;
-        let result = node.query(&expression, Some(at))?;
-        let mut found: BTreeMap<u64, BTreeMap<i64, f64>> = BTreeMap::new();
-        for series in result.as_array().context("a matrix")? {
-            let n: u64 = series["metric"]["n"].as_str().context("a label n")?.parse()?;
-            let samples = found.entry(n).or_default();
-            for pair in series["values"].as_array().context("values")? {
-                let stamp = (pair[0].as_f64().context("a timestamp")? * 1000.0).round() as i64;
-                let value = pair[1].as_str().context("a value")?.parse()?;
-                if samples.insert(stamp, value).is_some() {
-                    bail!("series {n} has two samples at {stamp}");
-                }
-            }
-        }
-        let mut wrong = Vec::new();
-        for &round in &self.acked {
-            for n in 0..self.series {
-                let stamp = self.start_ms + round as i64 * 1000;
-                let got = found.get(&n).and_then(|samples| samples.get(&stamp)).copied();
-                if got.map(f64::to_bits) != Some(self.value(round, n).to_bits()) {
-                    wrong.push(format!("round {round} series {n} was acknowledged and is {got:?}"));
-                }
-            }
-        }
-        let mut count = 0;
-        for (&n, samples) in &found {
-            for (&stamp, &value) in samples {
-                count += 1;
-                let round = ((stamp - self.start_ms) / 1000) as u64;
-                let sent =
-                    round < self.next && n < self.series && value.to_bits() == self.value(round, n).to_bits();
-                if !sent {
-                    wrong.push(format!("series {n} has {value} at {stamp}, which nobody sent"));
-                }
-            }
-        }
+        let mut reader = Reader::new(0, Arc::clone(&self.clock));
+        reader.samples(self.log.shape, 0, &node.address)?;
+        let wrong = history::check(&self.log, &reader.reads);
         if !wrong.is_empty() {
-            let first: Vec<_> = wrong.iter().take(5).collect();
-            bail!("writer {}: {} wrong samples, the first: {first:#?}", self.id, wrong.len());
+            let first: Vec<String> = wrong.iter().take(5).map(ToString::to_string).collect();
+            bail!("writer {}: {} wrong samples, the first: {first:#?}", self.log.shape.id, wrong.len());
         }
-        Ok(count)
+        let Some(Seen::Samples(bits)) = reader.reads.first().map(|read| &read.seen) else { bail!("no read") };
+        Ok(bits.iter().map(|round| round.count_ones() as usize).sum())
+    }
+}
+
+/// A client that reads, and remembers what it saw.
+pub struct Reader {
+    number: usize,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
+    /// What it was told so far.
+    pub reads: Vec<Read>,
+    /// Reads that were not answered, or with an error.
+    pub failed: u64,
+    client: Option<(String, Client)>,
+}
+
+impl Reader {
+    /// A reader of that number, whose history is told in the time of `clock`.
+    pub fn new(number: usize, clock: Arc<dyn Clock>) -> Self {
+        let patience = Duration::from_secs(60);
+        Self { number, clock, patience, reads: Vec::new(), failed: 0, client: None }
+    }
+
+    /// With so long to wait for an answer; 60 s without this.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    fn ask(&mut self, address: &str, expression: &str, at_ms: i64) -> Result<Value> {
+        if self.client.as_ref().is_none_or(|(to, _)| to != address) {
+            self.client = Some((address.to_owned(), Client::new(address).with_patience(self.patience)));
+        }
+        let Some((_, client)) = &mut self.client else { bail!("no client") };
+        let time = at_ms as f64 / 1000.0;
+        let path = format!("/api/v1/query?query={}&time={time}", encoded(expression));
+        let answer: Value = serde_json::from_slice(&client.get(&path)?)?;
+        ensure!(answer["status"] == "success", "{expression}: {answer}");
+        Ok(answer["data"]["result"].clone())
+    }
+
+    fn read(
+        &mut self,
+        shape: Shape,
+        node: usize,
+        ask: impl FnOnce(&mut Self) -> Result<(Seen, Vec<history::Violation>)>,
+    ) -> Result<()> {
+        let invoked = self.clock.monotonic();
+        match ask(self) {
+            Ok((seen, wrong)) => {
+                let (reader, writer, completed) = (self.number, shape.id, self.clock.monotonic());
+                self.reads.push(Read { reader, node, writer, invoked, completed, seen, wrong });
+                Ok(())
+            }
+            Err(error) => {
+                self.failed += 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads every sample of a writer from node `node` at `address`. An error is no answer, which is no wrong one.
+    pub fn samples(&mut self, shape: Shape, node: usize, address: &str) -> Result<()> {
+        self.read(shape, node, |this| {
+            let expression = format!("oracle{{writer=\"{}\"}}[3h]", shape.id);
+            let result = this.ask(address, &expression, shape.start_ms + 2 * 3_600_000)?;
+            let (bits, wrong) = history::samples_of(shape, &result)?;
+            Ok((Seen::Samples(bits), wrong))
+        })
+    }
+
+    /// Counts and sums the samples of a writer, as [`Reader::samples`] reads them.
+    pub fn sums(&mut self, shape: Shape, node: usize, address: &str) -> Result<()> {
+        self.read(shape, node, |this| {
+            let selector = format!("oracle{{writer=\"{}\"}}[3h]", shape.id);
+            let both = format!(
+                "label_replace(sum(count_over_time({selector})), \"is\", \"count\", \"\", \"\") \
+                 or label_replace(sum(sum_over_time({selector})), \"is\", \"sum\", \"\", \"\")"
+            );
+            let result = this.ask(address, &both, shape.start_ms + 2 * 3_600_000)?;
+            let value = |is: &str| -> Result<f64> {
+                let all = result.as_array().context("a vector")?;
+                match all.iter().find(|series| series["metric"]["is"] == is) {
+                    None => Ok(0.0),
+                    Some(series) => Ok(series["value"][1].as_str().context("a value")?.parse()?),
+                }
+            };
+            Ok((Seen::Sums { count: value("count")?, sum: value("sum")? }, Vec::new()))
+        })
     }
 }
 

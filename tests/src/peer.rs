@@ -22,7 +22,12 @@ pub fn script(name: &str) -> PathBuf {
 
 /// Debian's Prometheus, unpacked; `Err` says why there is none.
 pub fn prometheus() -> Result<String, String> {
-    let output = Command::new(script("peers.sh")).args(["prometheus", "prometheus"]).output();
+    of_prometheus("prometheus")
+}
+
+/// A program of Debian's package `prometheus`, unpacked; `Err` says why there is none.
+pub fn of_prometheus(program: &str) -> Result<String, String> {
+    let output = Command::new(script("peers.sh")).args(["prometheus", program]).output();
     let output = output.map_err(|e| e.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 mod shutdown;
 
+/// The file that fills a disk.
+const FILLER: &str = "filler";
+
 /// What this machine lacks for disks of this kind; `None` = nothing.
 pub fn missing() -> Option<String> {
     let root = std::fs::read_to_string("/proc/self/status")
@@ -92,6 +95,19 @@ impl Disk {
             bail!("the power was not cut: the disk still takes writes");
         }
         Ok(())
+    }
+
+    /// Fills it to the last byte; gives how many that took.
+    pub fn fill(&self) -> Result<u64> {
+        let mut file = std::fs::File::create(self.root().join(FILLER))?;
+        let block = vec![1_u8; 256 << 10];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        Ok(file.metadata()?.len())
+    }
+
+    /// Gives back what [`Disk::fill`] took.
+    pub fn free(&self) -> Result<()> {
+        std::fs::remove_file(self.root().join(FILLER)).context("removing what filled the disk")
     }
 
     /// Unmounts the dead disk and mounts it again, with what the platter has.

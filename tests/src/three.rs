@@ -1,56 +1,45 @@
-//! Three processes on loopback that form one cluster.
+//! Three processes on loopback that form one cluster, with nothing between them.
 
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+use crate::cluster::{self, PATIENCE, is_whole};
 use crate::node::Node;
 
-/// Longest wait for the cluster to be whole.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Starts node `name` of three with its data under `folder`, and the further `flags`; `join` is the peer address of one
+/// that runs. Gives the node, not ready yet, and its own peer address.
+///
+/// # Errors
+/// It does not start; the error has its log.
+pub fn spawn(folder: &Path, name: &str, join: Option<&str>, flags: &[&str]) -> Result<(Node, String)> {
+    let mut all = vec![
+        "--cluster.name=eu".to_owned(),
+        "--cluster.bootstrap-expect=3".to_owned(),
+        format!("--node.name={name}"),
+    ];
+    if !flags.iter().any(|flag| flag.starts_with("--config.file=")) {
+        all.push("--config.file=/dev/null".to_owned());
+    }
+    all.extend(join.map(|address| format!("--cluster.join={address}")));
+    all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    cluster::spawn(&folder.join(name), &all)
+}
 
-/// Starts three nodes with their data under `folder`, `copies` of each of `shards` shards and the further `flags`, and
-/// waits until all shards have leaders and every node answers.
+/// Starts `a`, `b` and `c` with `flags` and waits until they are one cluster: all ready, all shards with leaders and all
+/// their copies. `b` and `c` know `a`'s address alone, which is given, too.
 ///
 /// # Errors
 /// A node does not start, or the cluster is not whole in time; the error has the node's log.
-pub fn start(folder: &Path, copies: u32, shards: u32, flags: &[&str]) -> Result<Vec<Node>> {
-    let mut nodes: Vec<Node> = Vec::new();
-    let mut first = String::new();
-    for name in ["a", "b", "c"] {
-        let mut all = vec![
-            "--config.file=/dev/null".to_owned(),
-            "--cluster.name=scripts".to_owned(),
-            "--cluster.bootstrap-expect=3".to_owned(),
-            format!("--cluster.replication-factor={copies}"),
-            format!("--cluster.shards={shards}"),
-            format!("--node.name={name}"),
-        ];
-        if !first.is_empty() {
-            all.push(format!("--cluster.join={first}"));
-        }
-        let all: Vec<&str> = all.iter().map(String::as_str).chain(flags.iter().copied()).collect();
-        let mut node = Node::spawn(&folder.join(name), &all)?;
-        let line = node.wait_for("listening for other nodes")?;
-        let address = line.split("address=").nth(1).context("the line names no address")?;
-        if first.is_empty() {
-            address.split_whitespace().next().unwrap_or(address).trim_matches('"').clone_into(&mut first);
-        }
-        nodes.push(node);
+pub fn start(folder: &Path, flags: &[&str]) -> Result<(Vec<Node>, String)> {
+    let (first, address) = spawn(folder, "a", None, flags)?;
+    let mut nodes = vec![first];
+    for name in ["b", "c"] {
+        nodes.push(spawn(folder, name, Some(&address), flags)?.0);
     }
     for node in &mut nodes {
         node.wait_until_ready()?;
     }
-    nodes[0].eventually(PATIENCE, "the cluster is whole", |node| {
-        let status = node.api("/api/v1/cluster/status")?;
-        let whole = status["shardsWithoutLeader"] == 0
-            && status["underReplicatedShards"] == 0
-            && status["shards"].as_array().is_some_and(|all| all.len() == shards as usize)
-            && status["members"]
-                .as_array()
-                .is_some_and(|all| all.len() == 3 && all.iter().all(|member| member["answers"] == true));
-        Ok(whole.then_some(()))
-    })?;
-    Ok(nodes)
+    nodes[0].eventually(PATIENCE, "the cluster is whole", is_whole)?;
+    Ok((nodes, address))
 }

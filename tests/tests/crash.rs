@@ -2,7 +2,7 @@
 //! its fsync failing. Each test checks that its fault really happened.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tests::node::{Node, binary};
 use tests::oracle::Writer;
 use tests::power::{self, Disk};
 use tests::tier;
+use tests::trace::{self, Traced};
 
 const QUIET: &[&str] = &["--config.file=/dev/null"];
 
@@ -125,15 +126,6 @@ fn a_power_cut_loses_nothing_acknowledged() -> Result<()> {
     node.kill()
 }
 
-/// Fills a disk, and frees it again.
-fn fill(disk: &Disk) -> Result<u64> {
-    let path = disk.root().join("filler");
-    let mut file = std::fs::File::create(&path)?;
-    let block = vec![1_u8; 256 << 10];
-    while std::io::Write::write_all(&mut file, &block).is_ok() {}
-    Ok(file.metadata()?.len())
-}
-
 #[test]
 fn a_full_disk_refuses_writes_goes_on_reading_and_recovers_by_itself() -> Result<()> {
     if !tier("root", power::missing()) {
@@ -146,7 +138,7 @@ fn a_full_disk_refuses_writes_goes_on_reading_and_recovers_by_itself() -> Result
     for _ in 0..20 {
         ensure!(writer.send(&node.address)?.status < 300, "writes work before");
     }
-    assert!(fill(&disk)? > 1 << 20, "the disk was not full before");
+    assert!(disk.fill()? > 1 << 20, "the disk was not full before");
     let patience = Duration::from_secs(10);
     let address = node.address.clone();
     let refused = node.eventually(patience, "a write is refused", |_| {
@@ -162,7 +154,7 @@ fn a_full_disk_refuses_writes_goes_on_reading_and_recovers_by_itself() -> Result
     writer.check(&node)?;
     let address = node.address.clone();
     assert_eq!(writer.send(&address)?.status, 503);
-    std::fs::remove_file(disk.root().join("filler"))?;
+    disk.free()?;
     node.eventually(patience, "writes work again", |_| {
         Ok((writer.send(&address)?.status < 300).then_some(()))
     })?;
@@ -171,20 +163,9 @@ fn a_full_disk_refuses_writes_goes_on_reading_and_recovers_by_itself() -> Result
     node.kill()
 }
 
-/// A program started under strace, with its children; all ended with the test.
-struct Traced(Child);
-
-impl Drop for Traced {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_failed_fsync_stops_acknowledgements_for_good() -> Result<()> {
-    let strace = Path::new("/usr/bin/strace").is_file();
-    if !tier("tools", (!strace).then(|| "it needs strace".to_owned())) {
+    if !tier("tools", trace::missing()) {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -194,26 +175,17 @@ fn a_failed_fsync_stops_acknowledgements_for_good() -> Result<()> {
     for _ in 0..5 {
         ensure!(writer.send(&node.address)?.status < 300, "writes work before");
     }
-    let trace = folder.path().join("trace");
-    let tracer = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", "-o"])
-        .arg(&trace)
-        .args(["-p", &node.pid().to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let tracer = Traced(tracer);
+    let traced = Traced::inject(node.pid(), "fdatasync:error=EIO")?;
     let patience = Duration::from_secs(30);
     let address = node.address.clone();
     let refused = node.eventually(patience, "a write is refused", |_| {
         let reply = writer.send(&address)?;
         Ok((reply.status >= 500).then_some(reply))
     })?;
-    let injected = std::fs::read_to_string(&trace)?;
-    assert!(injected.contains("EIO") && injected.contains("INJECTED"), "the fault happened: {injected}");
+    assert!(traced.injected()? > 0, "the fault happened");
     assert_eq!(refused.status, 503, "{refused:?}");
     // The disk is well again, and yet nothing may be acknowledged: nobody knows what the failed fsync lost.
-    drop(tracer);
+    drop(traced);
     for _ in 0..3 {
         let reply = writer.send(&address)?;
         assert_eq!(reply.status, 503, "{reply:?}");

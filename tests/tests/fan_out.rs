@@ -1,36 +1,18 @@
 //! Three processes, each series on one of them: queries at any node see all, parts of them run where the series are, and
 //! a node that is away makes an error that names what is missing (I5, I9, I10).
 
-use std::path::Path;
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use benches::http::encoded;
 use serde_json::Value;
+use tests::cluster::PATIENCE;
 use tests::node::Node;
 use tests::oracle::Writer;
+use tests::three;
 
-const PATIENCE: Duration = Duration::from_secs(120);
 const SERIES: u64 = 140;
 const ROUNDS: usize = 30;
 
-fn spawn(folder: &Path, name: &str, join: Option<&str>) -> Result<(Node, String)> {
-    let mut flags = vec![
-        "--config.file=/dev/null".to_owned(),
-        "--cluster.name=eu".to_owned(),
-        "--cluster.bootstrap-expect=3".to_owned(),
-        "--cluster.replication-factor=1".to_owned(),
-        "--cluster.shards=6".to_owned(),
-        format!("--node.name={name}"),
-    ];
-    flags.extend(join.map(|address| format!("--cluster.join={address}")));
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut node = Node::spawn(&folder.join(name), &flags)?;
-    let line = node.wait_for("listening for other nodes")?;
-    let address = line.split("address=").nth(1).context("the line names no address")?;
-    let address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
-    Ok((node, address))
-}
+const FLAGS: &[&str] = &["--cluster.replication-factor=1", "--cluster.shards=6"];
 
 /// The path of a query at the end of the writer's samples.
 fn path(writer: &Writer, expression: &str) -> String {
@@ -45,14 +27,7 @@ fn ask(node: &Node, writer: &Writer, expression: &str) -> Result<Value> {
 #[test]
 fn parts_of_a_query_run_where_the_series_are() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (first, address) = spawn(folder.path(), "a", None)?;
-    let mut nodes = vec![first];
-    for name in ["b", "c"] {
-        nodes.push(spawn(folder.path(), name, Some(&address))?.0);
-    }
-    for node in &mut nodes {
-        node.wait_until_ready()?;
-    }
+    let (mut nodes, address) = three::start(folder.path(), FLAGS)?;
     let status = nodes[0].api("/api/v1/cluster/status")?;
     for shard in status["shards"].as_array().context("shards")? {
         ensure!(
@@ -104,7 +79,7 @@ fn parts_of_a_query_run_where_the_series_are() -> Result<()> {
     let (code, body) = nodes[0].get(&path(&writer, "sum(oracle)"))?;
     ensure!(code == 503 && body.contains("shard"), "{code} {body}");
     // It comes back, at another address, and so do the answers.
-    let (back, _) = spawn(folder.path(), "c", Some(&address))?;
+    let (back, _) = three::spawn(folder.path(), "c", Some(&address), FLAGS)?;
     nodes.push(back);
     nodes[2].wait_until_ready()?;
     nodes[0].eventually(PATIENCE, "all shards answer again", |node| {

@@ -96,7 +96,9 @@ fn over_http(folder: &Path) {
 /// Against three nodes with 8 shards of `copies` copies each; each query is asked of another node.
 fn over_three(folder: &Path, copies: u32) {
     let data = tempfile::tempdir().expect("a temporary folder");
-    let nodes = tests::three::start(data.path(), copies, 8, promqltest::FLAGS).expect("a cluster that forms");
+    let copies = format!("--cluster.replication-factor={copies}");
+    let flags = [&[&*copies, "--cluster.shards=8"], promqltest::FLAGS].concat();
+    let (nodes, _) = tests::three::start(data.path(), &flags).expect("a cluster that forms");
     let mut remote = Remote::new(nodes.iter().map(|node| node.address.as_str()));
     check(folder, |text| remote.run(text));
 }

@@ -4,9 +4,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
+use crate::encode::push_string;
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::query::{Shared, selectors};
+use crate::query::{Shared, selectors, success};
 use crate::state::ApiState;
 
 fn check(state: &ApiState) -> Result<(), ApiError> {
@@ -30,25 +31,30 @@ pub(crate) async fn delete_series(State(state): Shared, params: Params) -> Resul
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Space of deleted samples comes back when their day's pages are rewritten or its retention ends; nothing can be
-/// hurried.
-pub(crate) async fn clean_tombstones(State(state): Shared) -> ApiError {
-    match check(&state) {
-        Err(off) => off,
-        Ok(()) => ApiError::not_possible(
-            "clean_tombstones: deleted samples are hidden at once, and their space is freed when their partition ends; \
-             freeing it earlier is not there yet",
-        ),
-    }
+/// Frees the space of deleted samples on this node. 204 once it is done.
+pub(crate) async fn clean_tombstones(State(state): Shared) -> Result<Response, ApiError> {
+    check(&state)?;
+    state.storage.clean_deleted().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// A copy of the database alone could not be opened: what is not flushed yet lies in the node log.
-pub(crate) async fn snapshot(State(state): Shared) -> ApiError {
-    match check(&state) {
-        Err(off) => off,
-        Ok(()) => ApiError::not_possible(
-            "snapshot: a copy that can be opened needs the database and the node log of the same moment, which is not \
-             there yet; stop the node and copy its data folder instead",
-        ),
+/// Makes a copy of the node's data and names its folder. `skip_head` is taken and changes nothing: what is newest is
+/// part of the database like everything else.
+pub(crate) async fn snapshot(State(state): Shared, params: Params) -> Result<Response, ApiError> {
+    check(&state)?;
+    let text = params.get("skip_head");
+    // Those that upstream's language takes for one.
+    let booleans = ["", "1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
+    if !booleans.contains(&text) {
+        let shown: String = text.chars().take(64).collect();
+        let why = format!("unable to parse boolean: strconv.ParseBool: parsing {shown:?}: invalid syntax");
+        return Err(ApiError::parameter("skip_head", why));
     }
+    let name = state.storage.snapshot().await?;
+    tracing::info!(%name, "snapshot made");
+    Ok(success(|out| {
+        out.push_str(r#"{"name":"#);
+        push_string(out, &name);
+        out.push('}');
+    }))
 }

@@ -97,11 +97,6 @@ impl ApiError {
         Self { status: Some(StatusCode::INTERNAL_SERVER_ERROR), ..Self::new(ErrorKind::Unavailable, message) }
     }
 
-    /// Something that does not work here, and why.
-    pub(crate) fn not_possible(why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::NotImplemented, why)
-    }
-
     pub(crate) fn not_implemented(what: &str) -> Self {
         Self::new(ErrorKind::NotImplemented, format!("{what} is not there yet"))
     }

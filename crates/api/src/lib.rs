@@ -44,6 +44,7 @@ pub use formats::otlp::{Promote as OtlpPromote, Settings as OtlpSettings, Strate
 pub use listen::{ClientAddress, ListenLimits, serve};
 pub use metrics::ApiMetrics;
 pub use notifications::{Notification, Notifications};
+pub use operate::own_metrics;
 pub use router::{endpoints, router};
 pub use state::{
     ApiState, BuildInfo, PoolConfigFn, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, WritePlaces,

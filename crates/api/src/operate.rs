@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use formats::negotiate::{ExpositionFormat, content_type, exposition_for};
 use http::{HeaderMap, StatusCode, header};
+use prometheus_client::registry::Registry;
 
 use crate::encode::push_string;
 use crate::error::{ApiError, ErrorKind};
@@ -64,14 +65,21 @@ pub(crate) async fn only_post() -> Response {
 
 pub(crate) async fn metrics(State(state): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let (media, text) = own_metrics(&state.registry, accept)
+        .map_err(|e| ApiError::new(ErrorKind::Internal, format!("error writing metrics: {e}")))?;
+    Ok(([(header::CONTENT_TYPE, media)], text).into_response())
+}
+
+/// What `/metrics` shows of `registry` to whoever sends this `Accept`: its media type and text. Fails when a metric of
+/// the registry cannot be written; a retry does not help.
+pub fn own_metrics(registry: &Registry, accept: &str) -> Result<(&'static str, String), std::fmt::Error> {
     let format = exposition_for(accept);
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &state.registry)
-        .map_err(|e| ApiError::new(ErrorKind::Internal, format!("error writing metrics: {e}")))?;
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
     if format != ExpositionFormat::OpenMetrics {
         text = to_prometheus_text(&text);
     }
-    Ok(([(header::CONTENT_TYPE, content_type(format))], text).into_response())
+    Ok((content_type(format), text))
 }
 
 pub(crate) async fn version(State(state): Shared) -> Response {

@@ -555,21 +555,20 @@ fn admins(table: Table) -> Table {
             change(admin::delete_series),
         )
         .add_with(
-            501,
+            204,
             "/api/v1/admin/tsdb/clean_tombstones",
             CHANGE,
             NONE,
-            Media::Json,
-            "Frees the space of deleted samples at once: says why not",
+            Media::Nothing,
+            "Frees the space of deleted samples on this node at once (--web.enable-admin-api)",
             change(admin::clean_tombstones),
         )
-        .add_with(
-            501,
+        .add(
             "/api/v1/admin/tsdb/snapshot",
             CHANGE,
             SNAPSHOT,
             Media::Json,
-            "A copy of the data: says why not",
+            "A copy of the data of a node that is alone, below snapshots/ of its data folder (--web.enable-admin-api)",
             change(admin::snapshot),
         )
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
 use formats::negotiate::{WriteProtocol, write_protocol};
-use formats::{DecodeError, remote_write, snappy};
+use formats::remote_write::{self, Decoded};
+use formats::{DecodeError, snappy};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::seam::{Counts, RejectReason, WriteBatch, WriteReport};
 use model::{LabelsBuilder, TenantId};
@@ -138,18 +139,25 @@ async fn accept(
     let limits = settings.write_limits;
     let max_bytes = settings.max_write_bytes;
     let decode = move || decode(protocol, &packed, tenant, max_bytes, &limits);
-    let (batch, empty) = if declared as usize > DECODE_ASIDE_BYTES {
+    let (Decoded { batch, left_out }, empty) = if declared as usize > DECODE_ASIDE_BYTES {
         tokio::task::spawn_blocking(decode)
             .await
             .map_err(|_| ApiError::new(ErrorKind::Internal, "decoding ended in a defect of ours"))??
     } else {
         decode()?
     };
-    let mut report = state.sink.write(batch).await?;
-    if empty.count > 0 {
-        *report.rejected.entry(RejectReason::InvalidLabels).or_default() += empty.count;
-        report.first_reasons.extend(empty.first);
+    let is_empty = batch.series.is_empty() && batch.metadata.is_empty();
+    let mut report = if is_empty { WriteReport::default() } else { state.sink.write(batch).await? };
+    for (reason, count) in [
+        (RejectReason::InvalidLabels, left_out.samples + empty.count),
+        (RejectReason::ExemplarLabels, left_out.exemplars),
+    ] {
+        if count > 0 {
+            *report.rejected.entry(reason).or_default() += count;
+        }
     }
+    report.first_reasons.extend(left_out.first);
+    report.first_reasons.extend(empty.first);
     Ok(report)
 }
 
@@ -201,7 +209,7 @@ fn decode(
     tenant: TenantId,
     max_bytes: usize,
     limits: &formats::RequestLimits,
-) -> Result<(WriteBatch, EmptySeries), ApiError> {
+) -> Result<(Decoded, EmptySeries), ApiError> {
     let refused = |error: DecodeError| match error {
         DecodeError::TooLarge { .. } => ApiError::new(ErrorKind::TooLarge, error.to_string()),
         _ => ApiError::bad_data(error.to_string()),
@@ -212,13 +220,13 @@ fn decode(
     let body = snappy::decompress(packed, max_bytes).map_err(refused)?;
     match protocol {
         WriteProtocol::V1 => {
-            let batch = remote_write::decode_v1_limited(body, tenant, limits).map_err(refused)?;
-            Ok((batch, EmptySeries::default()))
+            let decoded = remote_write::decode_v1_limited(body, tenant, limits).map_err(refused)?;
+            Ok((decoded, EmptySeries::default()))
         }
         WriteProtocol::V2 => {
-            let mut batch = remote_write::decode_v2(&body, tenant, limits).map_err(refused)?;
-            let empty = strip_empty(&mut batch);
-            Ok((batch, empty))
+            let mut decoded = remote_write::decode_v2(&body, tenant, limits).map_err(refused)?;
+            let empty = strip_empty(&mut decoded.batch);
+            Ok((decoded, empty))
         }
     }
 }
@@ -248,11 +256,13 @@ fn unsupported(message: String) -> ApiError {
     ApiError::new(ErrorKind::UnsupportedMedia, message)
 }
 
-/// Whether a rejection makes the answer a 400. Exemplars that come out of order are no reason in 1.0, as upstream has it:
-/// its senders repeat and reorder exemplars in good faith, and would give up the whole request.
+/// Whether a rejection makes the answer a 400. Exemplars are no reason in 1.0, as upstream has it: its senders repeat and
+/// reorder them in good faith, and would take the whole request for lost.
 fn is_told(protocol: WriteProtocol, reason: RejectReason) -> bool {
-    let of_exemplars =
-        matches!(reason, RejectReason::OutOfOrderExemplar | RejectReason::ExemplarWithoutSeries);
+    let of_exemplars = matches!(
+        reason,
+        RejectReason::OutOfOrderExemplar | RejectReason::ExemplarWithoutSeries | RejectReason::ExemplarLabels
+    );
     protocol == WriteProtocol::V2 || !of_exemplars
 }
 

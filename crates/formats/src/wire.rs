@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::DecodeError;
+use crate::{DecodeError, check_limit};
 
 /// How a field's value is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +158,24 @@ impl<'a> Wire<'a> {
 
     /// One value of a repeated field of varints, or all of them when they are packed.
     pub(crate) fn varints(&mut self, kind: Kind, mut each: impl FnMut(u64)) -> Result<(), DecodeError> {
+        self.try_varints(kind, |value| {
+            each(value);
+            Ok(())
+        })
+    }
+
+    /// The same, until `each` fails.
+    pub(crate) fn try_varints(
+        &mut self,
+        kind: Kind,
+        mut each: impl FnMut(u64) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
         match kind {
-            Kind::Varint => each(self.varint()?),
+            Kind::Varint => each(self.varint()?)?,
             Kind::Bytes => {
                 let mut packed = self.message(self.place)?;
                 while !packed.is_done() {
-                    each(packed.varint()?);
+                    each(packed.varint()?)?;
                 }
             }
             _ => return Err(self.error("wrong wire type for the field")),
@@ -171,15 +183,26 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
-    /// One value of a repeated field of doubles, or all of them when they are packed.
-    pub(crate) fn doubles(&mut self, kind: Kind, out: &mut Vec<f64>) -> Result<(), DecodeError> {
+    /// One value of a repeated field of doubles, or all of them when they are packed; fails before there would be more
+    /// than `limit` in `out`, which the error calls `what`.
+    pub(crate) fn doubles(
+        &mut self,
+        kind: Kind,
+        out: &mut Vec<f64>,
+        what: &'static str,
+        limit: usize,
+    ) -> Result<(), DecodeError> {
         match kind {
-            Kind::Fixed64 => out.push(self.double()?),
+            Kind::Fixed64 => {
+                check_limit(what, out.len() + 1, limit)?;
+                out.push(self.double()?);
+            }
             Kind::Bytes => {
                 let range = self.bytes()?;
                 if range.len() % 8 != 0 {
                     return Err(self.error("packed doubles cut short"));
                 }
+                check_limit(what, out.len() + range.len() / 8, limit)?;
                 let values = self.buf[range].chunks_exact(8);
                 out.extend(values.filter_map(|b| b.try_into().ok()).map(f64::from_le_bytes));
             }

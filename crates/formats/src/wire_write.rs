@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(found, [1, 300]);
         assert_eq!(wire.tag(), Ok((5, Kind::Bytes)));
         let mut doubles = Vec::new();
-        wire.doubles(Kind::Bytes, &mut doubles).unwrap();
+        wire.doubles(Kind::Bytes, &mut doubles, "doubles", 0).unwrap();
         assert_eq!(doubles.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), [0.5f64.to_bits(), 1 << 63]);
         assert_eq!(wire.tag(), Ok((7, Kind::Fixed64)));
         assert_eq!(wire.double().unwrap().to_bits(), 1 << 63);

@@ -284,7 +284,7 @@ impl<'a> Planner<'a> {
             if fits(exemplar) {
                 good.push(exemplar.clone());
             } else {
-                outcome.reject(RejectReason::LabelLimit, 1, || {
+                outcome.reject(RejectReason::ExemplarLabels, 1, || {
                     let series = series_text(self.batch, index);
                     format!("exemplar of {series} has labels of more than {MAX_EXEMPLAR_CHARS} characters")
                 });

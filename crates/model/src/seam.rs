@@ -411,6 +411,8 @@ pub enum RejectReason {
     OutOfOrderExemplar,
     /// An exemplar of a series that has no sample.
     ExemplarWithoutSeries,
+    /// An exemplar whose labels are too long or no label set.
+    ExemplarLabels,
 }
 
 impl RejectReason {
@@ -428,6 +430,7 @@ impl RejectReason {
             Self::Fenced => "fenced",
             Self::OutOfOrderExemplar => "out_of_order_exemplar",
             Self::ExemplarWithoutSeries => "exemplar_without_series",
+            Self::ExemplarLabels => "exemplar_labels",
         }
     }
 }
@@ -679,6 +682,13 @@ pub trait StorageView: Send + Sync {
         selectors: &'a [Vec<Matcher>],
         range: TimeRange,
     ) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Frees the space of deleted samples on this node. `Ok` once they are gone; a retry after an error is harmless.
+    fn clean_deleted(&self) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Makes a copy of this node's data of this moment, and gives its name below the folder `snapshots` of the data
+    /// folder. Fails with [`Code::Unimplemented`] where a copy of one node alone is none of the cluster.
+    fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>>;
 }
 
 mod cluster;

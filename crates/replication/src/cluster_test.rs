@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use model::seam::{ClusterView as _, ShardWriter as _, SystemClock};
 use model::{NodeId, ShardId};
+use openraft::async_runtime::WatchReceiver as _;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -217,6 +218,51 @@ fn a_killed_leader_is_replaced_and_catches_up_from_the_log_elsewhere() {
             status.members.iter().all(|m| m.answers) && status.shards.iter().all(|s| s.missing == 0)
         })
         .await;
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn groups_in_which_nothing_happens_rest_and_wake_for_a_write_or_a_dead_leader() {
+    run(async {
+        let (sites, join, mut nodes) = three(3).await;
+        let shard = nodes[0].shard_map().load().all_shards()[0];
+        write_through(&nodes[0], shard, 3, 0).await;
+        let all_rest = async |nodes: &[Arc<Replication>]| {
+            nodes.iter().all(|node| node.inner.groups.read().values().all(|group| group.rests()))
+        };
+        let terms = |node: &Replication| -> BTreeMap<u64, u64> {
+            let groups = node.inner.groups.read();
+            let term = |g: &Arc<crate::group::Group>| g.raft().metrics().borrow_watched().current_term;
+            groups.values().map(|group| (group.id.0, term(group))).collect()
+        };
+        until("all groups rest", async || all_rest(&nodes).await).await;
+        let before = terms(&nodes[1]);
+        // Reads probe the leaders and leave the groups at rest or not, but right.
+        for node in &nodes {
+            assert_eq!(read_through(node, shard).await, expect(3, 1));
+        }
+        for step in 1..4 {
+            write_through(&nodes[step as usize % 3], shard, 3, step).await;
+            until("all groups rest again", async || all_rest(&nodes).await).await;
+        }
+        assert_eq!(terms(&nodes[1]), before, "a rest ended a leadership");
+        equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
+        // A node dies while all rest: the others notice, and lead what it led.
+        let dead = nodes[0].status().await.shards.iter().find(|s| s.shard == shard).and_then(|s| s.leader);
+        let at = nodes.iter().position(|node| Some(node.node()) == dead).unwrap();
+        nodes.remove(at).abandon().await;
+        let shards = nodes[0].shard_map().load().all_shards();
+        for shard in &shards {
+            write_through(&nodes[0], *shard, 3, 4).await;
+        }
+        assert!(!all_rest(&nodes).await, "groups rest although a member is away");
+        nodes.insert(at, sites[at].restart(&join, 3).await);
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        until("all groups rest with all members", async || all_rest(&nodes).await).await;
+        equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
         for node in nodes {
             node.shutdown().await.unwrap();
         }
@@ -439,6 +485,10 @@ fn retention_follows_the_flags_of_all_nodes_and_drift_is_shown() {
     run(async {
         let (_sites, _, nodes) = three(3).await;
         let month = 30 * 86_400_000;
+        let waiting = tokio::spawn({
+            let node = Arc::clone(&nodes[2]);
+            async move { node.retention_after(0).await }
+        });
         nodes[0].set_retention(month);
         until("drift is shown", async || {
             let status = nodes[1].status().await;
@@ -453,7 +503,8 @@ fn retention_follows_the_flags_of_all_nodes_and_drift_is_shown() {
             status.settings["retention"] == "30d" && status.members.iter().all(|m| m.drift.is_empty())
         })
         .await;
-        assert!(nodes.iter().all(|node| node.inner.retention_ms() == month));
+        assert!(nodes.iter().all(|node| node.retention_ms() == month));
+        assert_eq!(waiting.await.unwrap(), month, "whoever waits for a change is told of it");
         for node in nodes {
             node.shutdown().await.unwrap();
         }

@@ -62,6 +62,8 @@ pub struct ReplicationConfig {
     pub entry_bytes: usize,
     /// Least time between two proposals of a shard that are not full; a shard at rest proposes at once. Default 5 ms.
     pub linger: Duration,
+    /// How long a group must be still before it rests: no heartbeats until something happens. Default 5 s.
+    pub rest_after: Duration,
     /// A shard with unflushed data is flushed at least this often. Default 5 min.
     pub flush_age: Duration,
     /// Unflushed bytes over all shards that make the largest ones flush. Default 64 MiB.
@@ -97,6 +99,7 @@ impl Default for ReplicationConfig {
             leader_wait: Duration::from_secs(5),
             entry_bytes: 256 << 10,
             linger: Duration::from_millis(5),
+            rest_after: Duration::from_secs(5),
             flush_age: Duration::from_secs(300),
             flush_bytes: 64 << 20,
             log_bytes: 512 << 20,

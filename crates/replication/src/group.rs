@@ -22,6 +22,7 @@ use crate::log_store::{GroupLog, place};
 use crate::machine::{Machine, Target, applied_term};
 use crate::metrics::Metrics;
 use crate::network::Network;
+use crate::rest::Rest;
 use crate::types::{Applied, Membership, Peer, Proposal, Raft, RaftLogId};
 
 /// When clients should come back while there is no leader.
@@ -92,6 +93,8 @@ pub(crate) struct Group {
     catching_up: tokio::sync::Mutex<()>,
     applied: watch::Receiver<Option<RaftLogId>>,
     reads: mpsc::Sender<ReadAnswer>,
+    /// Whether its timers stand still.
+    pub(crate) rest: Rest,
 }
 
 /// openraft's settings for every group.
@@ -157,8 +160,8 @@ impl Group {
         });
         let raft = start.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let (reads, queue) = mpsc::channel(READ_QUEUE);
-        ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics)));
         let log = Arc::clone(&ground.log);
+        ground.data.spawn(answer_reads(raft.clone(), queue, Arc::clone(&ground.metrics), Arc::clone(&log)));
         Ok(Arc::new(Self {
             name,
             id,
@@ -168,6 +171,7 @@ impl Group {
             catching_up: tokio::sync::Mutex::default(),
             applied,
             reads,
+            rest: Rest::default(),
         }))
     }
 
@@ -278,6 +282,7 @@ impl Group {
     /// Proposes `entry` as the leader of `term`; gives what applying it gave. `NotLeader` means that it was not proposed;
     /// any other error: not known whether it was committed.
     pub(crate) async fn propose(&self, entry: Bytes, term: u64) -> Result<Applied, LeadError> {
+        self.wake();
         let (responder, answer) = ProgressResponder::complete_only();
         let sent = self.raft.write(Proposal(entry)).with_leader(term).responder(responder).await;
         if sent.is_err() {
@@ -320,6 +325,8 @@ impl Group {
     /// Purges the log up to what is durable; a leader keeps what a member has not got yet, and one that follows keeps
     /// everything (it may lead soon), unless `all`: then members that are behind will be sent state.
     pub(crate) async fn purge_durable(&self, all: bool) -> Result<(), Failure> {
+        #[cfg(feature = "seeded_bugs")]
+        crate::seeded::purge_applied(&self.log, self.id, &self.target);
         let durable = self.target.durable()?;
         let Some(durable) = durable.last else { return Ok(()) };
         let upto = match self.least_matched() {
@@ -375,8 +382,31 @@ impl Group {
         positions.get(&replica).is_some_and(|at| at + LAG >= last && *at > 0)
     }
 
+    /// As the leader: the term and the last entry, once it is applied here and all members have it, with the other
+    /// members and their nodes. `None` also while the membership changes.
+    pub(crate) fn settled(&self) -> Option<((u64, u64), Vec<(u64, NodeId)>)> {
+        let term = self.leading()?;
+        let applied = self.applied.borrow().as_ref().map(RaftLogId::index)?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        if metrics.last_log_index != Some(applied) || membership.get_joint_config().len() != 1 {
+            return None;
+        }
+        let matched = metrics.replication.as_ref()?;
+        let others = membership.nodes().filter(|(id, _)| **id != self.id.0);
+        let others: Vec<_> = others.map(|(id, peer)| (*id, NodeId(peer.node))).collect();
+        let has_all = |id: &u64| {
+            matched.get(id).and_then(Option::as_ref).is_some_and(|matched| matched.index() == applied)
+        };
+        others.iter().all(|(id, _)| has_all(id)).then_some(((term, applied), others))
+    }
+
     /// As the leader: whether `replica` has answered lately.
     pub(crate) fn answers(&self, replica: u64) -> bool {
+        if self.rests() {
+            return true;
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let answered =
@@ -386,6 +416,7 @@ impl Group {
 
     /// As the leader: takes a replica in that has no vote yet; its log or state is sent from now on.
     pub(crate) async fn add_learner(&self, replica: u64, peer: Peer) -> Result<(), Failure> {
+        self.wake();
         let added = self.raft.add_learner(replica, peer, false).await;
         added.map(|_| ()).map_err(|error| self.not_changed(&error))
     }
@@ -393,12 +424,14 @@ impl Group {
     /// As the leader: makes `voters` those who vote, by one joint change; who voted before and does not now stays as a
     /// learner.
     pub(crate) async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Failure> {
+        self.wake();
         let changed = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true).await;
         changed.map(|_| ()).map_err(|error| self.not_changed(&error))
     }
 
     /// As the leader: takes replicas out that have no vote.
     pub(crate) async fn remove_learners(&self, replicas: BTreeSet<u64>) -> Result<(), Failure> {
+        self.wake();
         let changed = self.raft.change_membership(ChangeMembers::RemoveNodes(replicas), true).await;
         changed.map(|_| ()).map_err(|error| self.not_changed(&error))
     }
@@ -409,6 +442,7 @@ impl Group {
 
     /// As the leader: hands leadership to `replica`, and waits until this one does not lead any more, at most `limit`.
     pub(crate) async fn transfer(&self, replica: u64, limit: Duration) -> Result<(), Failure> {
+        self.wake();
         self.raft.trigger().transfer_leader(replica).await.map_err(|_| self.stopped())?;
         let follows = || (!self.raft.is_leader()).then_some(());
         let late = |_| {
@@ -487,9 +521,23 @@ fn check_log(log: &NodeLog, id: GroupId, target: &Target, name: &str) -> Result<
 }
 
 /// Answers linearizable reads: one probe of leadership for all that wait.
-async fn answer_reads(raft: Raft, mut queue: mpsc::Receiver<ReadAnswer>, metrics: Arc<Metrics>) {
+async fn answer_reads(
+    raft: Raft,
+    mut queue: mpsc::Receiver<ReadAnswer>,
+    metrics: Arc<Metrics>,
+    #[cfg_attr(not(feature = "seeded_bugs"), expect(unused_variables, reason = "for seeded bugs"))] log: Arc<
+        NodeLog,
+    >,
+) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, READ_QUEUE).await > 0 {
+        #[cfg(feature = "seeded_bugs")]
+        if let Some(index) = crate::seeded::unproven_read(&log, &raft) {
+            for reader in waiting.drain(..) {
+                let _ = reader.send(Ok(index));
+            }
+            continue;
+        }
         metrics.reads.inc_by(waiting.len() as u64);
         metrics.read_probes.inc();
         let result = match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {

@@ -32,6 +32,7 @@ mod network;
 #[cfg(test)]
 mod node_test;
 pub mod peer_service;
+mod rest;
 mod router;
 #[cfg(test)]
 mod router_test;
@@ -43,6 +44,11 @@ mod tend;
 mod types;
 mod upkeep;
 mod wire;
+
+#[cfg(feature = "seeded_bugs")]
+mod seeded;
+#[cfg(feature = "seeded_bugs")]
+pub use storage::log::SeededBug;
 
 pub use config::{PeerTls, Peering, ReplicationConfig};
 pub use error::ReplicationError;

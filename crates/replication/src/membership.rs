@@ -35,8 +35,8 @@ use crate::meta::{self, Cluster, Command, Founding};
 use crate::node::{Inner, Local, start_shard};
 use crate::settings::ClusterSettings;
 use crate::talk::{Ask, Hello, Reply, Stand};
-use crate::tend;
 use crate::types::Peer;
+use crate::{rest, tend};
 
 /// Pause between two looks for other nodes.
 const LOOK: Duration = Duration::from_millis(300);
@@ -384,6 +384,7 @@ async fn start_meta(
         }
     });
     tend::start(inner);
+    rest::start(inner);
     Ok(meta)
 }
 
@@ -648,6 +649,7 @@ pub(crate) async fn answer(
         }
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
         ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
+        Ask::Rest(groups) => Reply::Rests(rest::agree(inner, from.node, &groups)),
     };
     Ok(reply.encode())
 }

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) ready_groups: Gauge,
     pub(crate) replay_left: Gauge,
     pub(crate) terms: Family<ShardLabel, Gauge>,
+    pub(crate) resting: Gauge,
     pub(crate) fetched_bytes: Counter,
     pub(crate) installed_snapshots: Counter,
     pub(crate) members: Gauge,
@@ -63,6 +64,7 @@ impl Metrics {
             ready_groups: Gauge::default(),
             replay_left: Gauge::default(),
             terms: Family::default(),
+            resting: Gauge::default(),
             fetched_bytes: Counter::default(),
             installed_snapshots: Counter::default(),
             members: Gauge::default(),
@@ -131,6 +133,11 @@ impl Metrics {
         );
         r.register("replay_entries_left", "Log entries still to be replayed", metrics.replay_left.clone());
         r.register("term", "Raft term of a shard in which this node leads", metrics.terms.clone());
+        r.register(
+            "resting_groups",
+            "Groups of this node in which nothing happens, and whose timers stand still",
+            metrics.resting.clone(),
+        );
         r.register_with_unit(
             "fetched",
             "Size of state fetched from other nodes for replicas that the log could not bring up",

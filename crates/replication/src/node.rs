@@ -303,6 +303,26 @@ impl Replication {
         self.inner.membership.announce_again();
     }
 
+    /// How long samples are kept as the cluster's settings say, ms (0 = for ever); before they are known, as this node's
+    /// flags do.
+    pub fn retention_ms(&self) -> i64 {
+        self.inner.retention_ms()
+    }
+
+    /// Waits until [`Self::retention_ms`] is not `known` any more; gives it. Never ends when the node stops meanwhile.
+    pub async fn retention_after(&self, known: i64) -> i64 {
+        let mut changed = self.inner.changed.subscribe();
+        loop {
+            let now = self.inner.retention_ms();
+            if now != known {
+                return now;
+            }
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Deletes the samples in `range` of series of `tenant` that match one of `selectors`, in all shards, wherever their
     /// leaders are. After a failure some shards may have deleted; a retry is harmless.
     pub async fn delete_series(
@@ -316,6 +336,24 @@ impl Replication {
             ask_leader(&self.inner, shard, &Ask::Delete { shard, what: what.clone() }).await?;
         }
         Ok(())
+    }
+
+    /// Frees the space of deleted samples of the shards on this node: flushes, writes pages anew, compacts. The other
+    /// replicas do so by themselves from time to time, see `upkeep`.
+    pub async fn clean_deleted(&self) -> Result<(), Failure> {
+        let inner = Arc::clone(&self.inner);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            inner.flush_all()?;
+            for (id, handle) in inner.ready_shards() {
+                let done = handle.shard.clean_deleted()?;
+                if done.left > 0 {
+                    let what = format!("shard {id}: {} pages may still hold deleted samples", done.left);
+                    return Err(Failure::internal(what));
+                }
+            }
+            Ok(())
+        });
+        cleaned.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
     }
 
     /// Flushes all shards and the meta group to the database, and purges the log.
@@ -424,6 +462,7 @@ impl Progress {
 }
 
 pub(crate) mod salvage;
+mod snapshot;
 
 fn peer_security(peering: &Peering, cluster_name: &str) -> Result<rpc::Security, ReplicationError> {
     let secret = match &peering.secret {
@@ -656,6 +695,18 @@ impl StorageView for Replication {
         range: TimeRange,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(Self::delete_series(self, tenant, selectors, range))
+    }
+
+    fn clean_deleted(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(Self::clean_deleted(self))
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let taken = tokio::task::spawn_blocking(move || snapshot::take(&inner));
+            taken.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
+        })
     }
 }
 

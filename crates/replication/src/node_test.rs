@@ -19,6 +19,8 @@ pub(crate) fn config(dir: &std::path::Path) -> ReplicationConfig {
         shards: 2,
         min_free_bytes: Some(0),
         retention_ms: 0,
+        // Short, so that groups rest and wake in the middle of tests.
+        rest_after: Duration::from_millis(300),
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() },
         ..ReplicationConfig::default()
     }

@@ -25,17 +25,17 @@ pub(crate) type Fragments = RwLock<Option<Arc<dyn FragmentRunner>>>;
 
 /// When leaders were last heard of, by replica here: what says how stale a replica is.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(Mutex<HashMap<u64, (Instant, u64)>>);
+pub(crate) struct Heard(Mutex<HashMap<u64, (Instant, LogIndex)>>);
 
 impl Heard {
     /// The leader said that entries up to `committed` are committed.
-    fn note(&self, replica: u64, committed: Option<&RaftLogId>) {
-        self.0.lock().insert(replica, (Instant::now(), committed.map_or(0, RaftLogId::index)));
+    pub(crate) fn note(&self, replica: u64, committed: LogIndex) {
+        self.0.lock().insert(replica, (Instant::now(), committed));
     }
 
     /// When, and up to which entry, the leader was last heard.
     pub(crate) fn last(&self, replica: u64) -> Option<(Instant, LogIndex)> {
-        self.0.lock().get(&replica).map(|(at, committed)| (*at, LogIndex(*committed)))
+        self.0.lock().get(&replica).copied()
     }
 }
 
@@ -75,25 +75,32 @@ impl Inner {
             |error: &dyn std::fmt::Display| Failure::unavailable(format!("{}: {error}", group.name), RETRY);
         match message {
             Message::Append(request) => {
-                let committed = request.leader_commit;
+                let committed = request.leader_commit.as_ref().map_or(0, RaftLogId::index);
+                if !request.entries.is_empty() {
+                    group.wake();
+                }
                 let answer = raft.append_entries(request).await.map_err(|error| failed(&error))?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-                    self.heard.note(replica, committed.as_ref());
+                    self.heard.note(replica, LogIndex(committed));
                 }
                 Ok(Answer::Append(answer))
             }
             Message::Vote(request) => {
+                group.wake();
                 raft.vote(request).await.map(Answer::Vote).map_err(|error| failed(&error))
             }
             Message::PreVote(request) => {
+                group.wake();
                 raft.pre_vote(request).await.map(Answer::Vote).map_err(|error| failed(&error))
             }
             Message::Transfer(request) => {
+                group.wake();
                 let answer = raft.handle_transfer_leader(request).await;
                 answer.map(Answer::Transfer).map_err(|error| failed(&error))
             }
             // Up to where the sender's state goes is told by the state itself: it may go further by then.
             Message::Snapshot { vote, meta: _ } => {
+                group.wake();
                 catch_up::receive(self, &group, from, vote).await.map(Answer::Snapshot)
             }
         }

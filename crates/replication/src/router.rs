@@ -157,7 +157,10 @@ impl Inner {
                 Need::MaxStaleness(age)
             }
             ReadLevel::Linearizable => {
-                let index = self.read_index(shard).await?;
+                let index = match self.read_index(shard).await {
+                    Ok(index) => index,
+                    Err(failure) => return self.unread(failure),
+                };
                 if let Some(handle) = &local
                     && handle.group.wait_applied(index, PATIENCE).await.is_ok()
                 {
@@ -209,6 +212,16 @@ impl Inner {
                 Err(failure)
             }
         }
+    }
+
+    /// What a read gives whose shard cannot be asked: the failure.
+    #[allow(clippy::unused_self, reason = "with seeded bugs it asks which one")]
+    fn unread(&self, failure: Failure) -> Result<Arc<dyn SeriesSource>, Failure> {
+        #[cfg(feature = "seeded_bugs")]
+        if let Some(nothing) = crate::seeded::nothing(&self.log) {
+            return Ok(nothing);
+        }
+        Err(failure)
     }
 
     /// Up to where a replica must have applied to see everything acknowledged so far.
@@ -376,12 +389,13 @@ impl Inner {
         }
         if round == 0
             && let Some(leader) = self.router.leaders.lock().get(&shard)
+            && *leader != self.node
         {
             return Some(*leader);
         }
         let mut nodes = self.nodes_of(shard);
-        if nodes.len() > 1 && self.local(shard).is_none() {
-            // What is not ready here cannot lead, and would only be waited for.
+        if nodes.len() > 1 && (self.local(shard).is_none() || self.log.failure().is_some()) {
+            // What is not ready here, or has lost its log, cannot lead and would only be waited for.
             nodes.retain(|node| *node != self.node);
         }
         match nodes.len() {
@@ -414,8 +428,12 @@ impl Inner {
         }
     }
 
-    /// The group of this node's replica of the shard, ready or not.
+    /// The group of this node's replica of the shard, ready or not; `None` once the log has failed, since then its replicas
+    /// hear nothing any more and would name for ever whom they knew.
     fn replica_here(&self, shard: ShardId) -> Option<Arc<Group>> {
+        if self.log.failure().is_some() {
+            return None;
+        }
         let cluster = self.cluster.load();
         let replicas = cluster.as_ref()?.replicas.get(&shard)?;
         let (replica, _) = replicas.iter().find(|(_, placed)| placed.node == self.node)?;

@@ -8,6 +8,7 @@ use model::{MatchOp, Matcher, NodeId, ShardId, TenantId, TimeRange};
 use crate::coding::{In, Out};
 use crate::folder::Agreement;
 use crate::members::{Candidate, Member};
+use crate::rest::Resting;
 
 /// Version of these messages; nodes of other versions are told so.
 pub(crate) const VERSION: u8 = 1;
@@ -50,6 +51,8 @@ pub(crate) enum Ask {
     Transfer { shard: ShardId, to: NodeId },
     /// Delete samples of a shard, if you lead it.
     Delete { shard: ShardId, what: Deletion },
+    /// These groups, which I lead, rest: do you agree?
+    Rest(Vec<Resting>),
 }
 
 /// Which samples go: those in a range of series that one of the selectors matches.
@@ -80,6 +83,8 @@ pub(crate) enum Reply {
     Held(bool),
     /// See `status`.
     Status(Vec<u8>),
+    /// The replicas of the groups that rest here too.
+    Rests(Vec<u64>),
 }
 
 impl Out {
@@ -250,6 +255,15 @@ impl Ask {
                 out.number(u64::from(shard.0));
                 out.deletion(what);
             }
+            Self::Rest(groups) => {
+                out.byte(8);
+                out.number(groups.len() as u64);
+                for Resting { replica, term, last } in groups {
+                    out.number(*replica);
+                    out.number(*term);
+                    out.number(*last);
+                }
+            }
         }
         out.0
     }
@@ -278,6 +292,14 @@ impl Ask {
                 5 => Self::Status,
                 6 => Self::Transfer { shard: input.shard()?, to: NodeId(input.number()?) },
                 7 => Self::Delete { shard: input.shard()?, what: input.deletion()? },
+                8 => {
+                    let mut groups = Vec::new();
+                    for _ in 0..input.number()? {
+                        let (replica, term, last) = (input.number()?, input.number()?, input.number()?);
+                        groups.push(Resting { replica, term, last });
+                    }
+                    Self::Rest(groups)
+                }
                 _ => return None,
             };
             input.end()?;
@@ -319,6 +341,13 @@ impl Reply {
                 out.byte(7);
                 out.bytes(bytes);
             }
+            Self::Rests(replicas) => {
+                out.byte(8);
+                out.number(replicas.len() as u64);
+                for replica in replicas {
+                    out.number(*replica);
+                }
+            }
         }
         out.0
     }
@@ -341,6 +370,13 @@ impl Reply {
             5 => Self::NotLeader(input.node()?),
             6 => Self::Held(input.byte()? != 0),
             7 => Self::Status(input.bytes()?.to_vec()),
+            8 => {
+                let mut replicas = Vec::new();
+                for _ in 0..input.number()? {
+                    replicas.push(input.number()?);
+                }
+                Self::Rests(replicas)
+            }
             _ => return None,
         };
         input.end()?;
@@ -389,6 +425,7 @@ mod tests {
                     range: TimeRange { after: -5, until: i64::MAX },
                 },
             },
+            Ask::Rest(vec![Resting { replica: 300, term: 2, last: 70_000 }]),
         ];
         for ask in asks {
             let bytes = ask.encode();
@@ -406,6 +443,7 @@ mod tests {
             Reply::NotLeader(Some(NodeId(4))),
             Reply::Held(true),
             Reply::Status(vec![9]),
+            Reply::Rests(vec![300]),
         ];
         for reply in replies {
             let bytes = reply.encode();

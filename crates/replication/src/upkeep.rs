@@ -24,6 +24,8 @@ use crate::shard::ShardHandle;
 
 /// How often things are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often deleted samples are taken off the disk.
+const CLEAN: Duration = Duration::from_secs(600);
 /// How often retention and idle series are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Bytes of one step of background work.
@@ -293,9 +295,14 @@ fn background(inner: &Inner, stop: &Stop, data: &Handle) {
     // Only a wish: without the right to it the thread runs as any other.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut swept = None;
+    let mut cleaned = inner.clock.monotonic();
     let mut pause = LOOK;
     while !stop.wait(pause) {
         let now = inner.clock.monotonic();
+        let clean = now.saturating_sub(cleaned) >= CLEAN;
+        if clean {
+            cleaned = now;
+        }
         if swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP) {
             swept = Some(now);
             sweep(inner, data);
@@ -306,6 +313,22 @@ fn background(inner: &Inner, stop: &Stop, data: &Handle) {
                 Ok(progress) => more |= progress.more,
                 Err(error) => {
                     tracing::error!(shard = id.0, %error, "background work failed; trying again later")
+                }
+            }
+            if clean {
+                match handle.shard.clean_deleted() {
+                    Ok(done) if done.pages > 0 => {
+                        tracing::info!(
+                            shard = id.0,
+                            pages = done.pages,
+                            bytes = done.freed_bytes,
+                            "deleted samples are off the disk"
+                        );
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(shard = id.0, %error, "cannot take deleted samples off the disk; trying again later");
+                    }
                 }
             }
             if stop.wait(Duration::ZERO) {

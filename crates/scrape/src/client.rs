@@ -82,6 +82,13 @@ pub(crate) struct Answer {
     _shares: Vec<OwnedSemaphorePermit>,
 }
 
+impl Answer {
+    /// What this process gave itself.
+    pub(crate) fn own(content_type: String, body: Vec<u8>) -> Self {
+        Self { content_type, body, _shares: Vec::new() }
+    }
+}
+
 /// Why nothing usable arrived.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -108,6 +115,9 @@ pub(crate) enum FetchError {
     /// The body does not decompress.
     #[error("gzip: {0}")]
     Gzip(String),
+    /// The node's own metrics could not be written.
+    #[error("{0}")]
+    Own(String),
     /// Too many redirects, or one that is not followed.
     #[error("Get {url:?}: {reason}")]
     Redirect {

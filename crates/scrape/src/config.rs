@@ -80,6 +80,9 @@ pub struct JobConfig {
     pub native_histogram_bucket_limit: u64,
     /// By what factor buckets of a native histogram grow at least: a finer one is made coarser; 0 = as they come.
     pub native_histogram_min_bucket_factor: f64,
+    /// The job's targets are this node: its metrics are taken in the process. Only the built-in configuration has such a
+    /// job; a file names addresses, and what is there is asked as anybody is.
+    pub own: bool,
     /// How to connect and authenticate.
     pub http: HttpConfig,
     /// Rules for targets.
@@ -121,6 +124,7 @@ impl JobConfig {
             convert_classic_histograms: false,
             native_histogram_bucket_limit: 0,
             native_histogram_min_bucket_factor: 0.0,
+            own: false,
             http: HttpConfig::default(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),

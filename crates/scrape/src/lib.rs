@@ -15,6 +15,7 @@ pub mod discovery;
 mod error;
 mod manager;
 mod metrics;
+mod own;
 mod pool;
 mod report;
 mod schedule;
@@ -31,5 +32,6 @@ pub use config::{
 pub use error::{ClientError, ScrapeError};
 pub use formats::negotiate::ScrapeProtocol;
 pub use manager::{ExternalUrl, Manager, Options};
+pub use own::{OwnAnswer, OwnMetrics};
 pub use secret::{REDACTED, Secret, Source};
 pub use target::populate_labels;

@@ -19,6 +19,7 @@ use crate::client::{self, BodyBudget};
 use crate::config::Config;
 use crate::error::ScrapeError;
 use crate::metrics::Metrics;
+use crate::own::OwnMetrics;
 use crate::pool::{Pool, Prepared};
 
 /// Memory for bodies larger than 1 MiB that are being read or parsed, all together.
@@ -35,6 +36,8 @@ pub struct Options {
     pub external_url: Option<ExternalUrl>,
     /// Value of the `User-Agent` header.
     pub user_agent: String,
+    /// This node's metrics, for jobs that are [`crate::JobConfig::own`].
+    pub own: Option<OwnMetrics>,
 }
 
 /// How a node is reached from outside.
@@ -49,13 +52,14 @@ pub struct ExternalUrl {
 }
 
 impl Default for Options {
-    /// The anonymous tenant, no seed, links as scraped.
+    /// The anonymous tenant, no seed, links as scraped, no metrics of one's own.
     fn default() -> Self {
         Self {
             tenant: TenantId::anonymous(),
             offset_seed: 0,
             external_url: None,
             user_agent: concat!("isobar/", env!("CARGO_PKG_VERSION")).into(),
+            own: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::cache::SeriesCache;
 use crate::client::{Answer, Fetch, FetchError, Url};
 use crate::config::{DEFAULT_BODY_LIMIT, JobConfig};
 use crate::manager::Shared;
+use crate::own::{OwnAnswer, OwnMetrics};
 use crate::pool::{PoolShared, Runtime};
 use crate::report::{Extra, Report, ReportLabels, batch, ended_batch};
 use crate::schedule::{Grid, first_offset};
@@ -246,7 +247,11 @@ impl Scraper {
         let body_limit = if job.body_size_limit == 0 { DEFAULT_BODY_LIMIT } else { job.body_size_limit };
         let fetch =
             Fetch { url: &self.url, headers: &self.headers, body_limit, timeout: self.target.timeout };
-        let answer = match self.runtime.client.fetch(&fetch).await {
+        let fetched = match self.shared.options.own.as_ref().filter(|_| job.own) {
+            Some(own) => self.ask(own),
+            None => self.runtime.client.fetch(&fetch).await,
+        };
+        let answer = match fetched {
             Ok(answer) => answer,
             Err(error) => {
                 let too_large = matches!(error, FetchError::TooLarge);
@@ -259,6 +264,14 @@ impl Scraper {
             Ok((appended, error)) => Outcome { appended, error, body_bytes },
             Err(error) => failed(error, body_bytes),
         }
+    }
+
+    /// What the node's own `/metrics` shows.
+    fn ask(&self, own: &OwnMetrics) -> Result<Answer, FetchError> {
+        let accept = self.headers.iter().find(|(name, _)| name == ACCEPT);
+        let accept = accept.and_then(|(_, value)| value.to_str().ok()).unwrap_or("");
+        let OwnAnswer { content_type, body } = own.ask(accept).map_err(FetchError::Own)?;
+        Ok(Answer::own(content_type, body))
     }
 
     /// Reads a body: at once when it is small, else on a blocking thread, so that it delays no other target.

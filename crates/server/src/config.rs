@@ -126,12 +126,18 @@ pub fn load_str(text: &str, file: &str, dir: &Path, env: Env<'_>) -> Result<Load
     Ok(loaded.0)
 }
 
-/// The configuration of a node that was given none: it scrapes itself on `port` every 5 s.
-pub fn builtin(port: u16) -> Result<Loaded, ConfigError> {
+/// The configuration of a node that was given none: it scrapes itself, which serves `scheme` on `port`, every 5 s. The
+/// metrics are taken in the process, so that passwords and client certificates of the web configuration do not matter.
+pub fn builtin(scheme: &str, port: u16) -> Result<Loaded, ConfigError> {
+    let scheme = if scheme == "http" { String::new() } else { format!("    scheme: {scheme}\n") };
     let text = format!(
-        "global:\n  scrape_interval: 5s\n  scrape_timeout: 5s\nscrape_configs:\n  - job_name: isobar\n    static_configs:\n      - targets: ['localhost:{port}']\n"
+        "global:\n  scrape_interval: 5s\n  scrape_timeout: 5s\nscrape_configs:\n  - job_name: isobar\n{scheme}    static_configs:\n      - targets: ['localhost:{port}']\n"
     );
-    load_str(&text, "built-in configuration", Path::new(""), &|_| None)
+    let mut loaded = load_str(&text, "built-in configuration", Path::new(""), &|_| None)?;
+    for job in &mut loaded.scrape.jobs {
+        job.own = true;
+    }
+    Ok(loaded)
 }
 
 fn read(path: &Path) -> Result<String, String> {

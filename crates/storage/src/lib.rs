@@ -23,6 +23,6 @@ pub mod transfer;
 
 pub use error::StorageError;
 pub use meta::{MetaPair, MetaTable, MetaWrite};
-pub use shard::{FlushFigures, MergeProgress, Plan, Planned, Shard};
+pub use shard::{Cleaned, FlushFigures, MergeProgress, Plan, Planned, Shard};
 pub use store::{Store, StoreConfig};
 pub use transfer::{Incoming, Subject};

@@ -154,6 +154,12 @@ impl Store {
         crate::status::status(&shards, tenant, limit)
     }
 
+    /// Makes a copy of the database in `dir`, which must not be there: of everything that was flushed before this call,
+    /// and consistent. It shares files with this one, so it costs next to nothing and must lie on the same file system.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        self.kv.checkpoint(dir)
+    }
+
     /// Bytes of the database's files.
     pub fn disk_bytes(&self) -> u64 {
         self.kv.disk_bytes()

@@ -71,7 +71,7 @@ async fn changes_answer_501() {
 }
 
 #[tokio::test]
-async fn the_admin_api_is_off_or_deletes_and_says_what_it_cannot() {
+async fn the_admin_api_is_off_or_deletes_cleans_and_copies() {
     let off = server();
     let on = server_with(Settings { admin: true, ..Settings::default() }, Default::default());
     for path in ["delete_series?match[]=up", "clean_tombstones", "snapshot"] {
@@ -82,10 +82,12 @@ async fn the_admin_api_is_off_or_deletes_and_says_what_it_cannot() {
         let path = format!("/api/v1/admin/tsdb/{path}");
         assert_refused(&on.get(&path).await, 405, "bad_data", "this path takes only POST, PUT", &path);
     }
-    for path in ["clean_tombstones", "snapshot"] {
-        let path = format!("/api/v1/admin/tsdb/{path}");
-        assert_refused(&on.call("POST", &path).await, 501, "not_implemented", "is not there yet", &path);
-    }
+    assert_eq!(on.call("POST", "/api/v1/admin/tsdb/clean_tombstones").await.status, 204);
+    let snapshot = "/api/v1/admin/tsdb/snapshot";
+    let name = r#"{"status":"success","data":{"name":"20260102T030405Z-000000000000002a"}}"#;
+    assert_eq!(on.call("PUT", &format!("{snapshot}?skip_head=true")).await.text(), name);
+    let wrong = "invalid parameter \"skip_head\": unable to parse boolean";
+    assert_refused(&on.form(snapshot, "skip_head=si").await, 400, "bad_data", wrong, snapshot);
     let delete = "/api/v1/admin/tsdb/delete_series";
     for (query, text) in [
         ("", "no match[] parameter provided"),

@@ -216,6 +216,14 @@ impl StorageView for Storage {
         Box::pin(async { Ok(()) })
     }
 
+    fn clean_deleted(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>> {
+        Box::pin(async { Ok("20260102T030405Z-000000000000002a".to_owned()) })
+    }
+
     fn status(&self, tenant: Option<&TenantId>, limit: usize) -> StorageStatus {
         if tenant.is_some_and(|tenant| *tenant != TenantId::anonymous()) {
             return StorageStatus::default();

@@ -4,11 +4,21 @@
 use model::Histogram;
 use model::histogram::{ResetHint, Span};
 
-use crate::DecodeError;
 use crate::wire::{Kind, Wire, zigzag};
+use crate::{DecodeError, check_limit};
 
 /// More buckets or spans than any schema makes sense with.
 const MAX_BUCKETS: usize = 65_536;
+/// Buckets, spans and boundaries of all histograms of a request: a byte of the body may become one of eight bytes.
+const MAX_REQUEST_BUCKETS: usize = 2_000_000;
+
+/// Adds what `histogram` has to `sum`, which counts over a request.
+pub(super) fn count(histogram: &Histogram, sum: &mut usize) -> Result<(), DecodeError> {
+    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
+    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+    *sum += spans + buckets + histogram.custom_values.as_ref().map_or(0, |bounds| bounds.len());
+    check_limit("buckets of all histograms of a request", *sum, MAX_REQUEST_BUCKETS)
+}
 
 /// The histogram in `wire`, its timestamp and its start timestamp (0 = unknown).
 pub(super) fn decode(mut wire: Wire<'_>) -> Result<(Histogram, i64, i64), DecodeError> {
@@ -40,8 +50,9 @@ pub(super) fn decode(mut wire: Wire<'_>) -> Result<(Histogram, i64, i64), Decode
             }
             4 => {
                 wire.expect(kind, Kind::Varint)?;
+                // What is beyond is no schema either, and costs only its histogram.
                 let schema = zigzag(wire.varint()?);
-                out.schema = i8::try_from(schema).map_err(|_| wire.error("histogram schema out of range"))?;
+                out.schema = schema.clamp(i64::from(i8::MIN), i64::from(i8::MAX)) as i8;
             }
             8 => negative.span(&mut wire, kind)?,
             9 => negative.deltas(&mut wire, kind)?,
@@ -59,8 +70,7 @@ pub(super) fn decode(mut wire: Wire<'_>) -> Result<(Histogram, i64, i64), Decode
                 }
             }
             16 => {
-                wire.doubles(kind, &mut custom)?;
-                crate::check_limit("custom bucket boundaries of a histogram", custom.len(), MAX_BUCKETS)?;
+                wire.doubles(kind, &mut custom, "custom bucket boundaries of a histogram", MAX_BUCKETS)?;
             }
             _ => wire.skip(kind)?,
         }
@@ -82,6 +92,9 @@ fn reset_hint(number: u64) -> ResetHint {
     }
 }
 
+/// What a histogram may have too many of.
+const BUCKETS: &str = "buckets of a histogram";
+
 /// The buckets of one side: integers as deltas, floats as they are.
 #[derive(Default)]
 struct Buckets {
@@ -102,31 +115,31 @@ impl Buckets {
                 1 | 2 => {
                     message.expect(kind, Kind::Varint)?;
                     let value = message.varint()?;
-                    let bad = |_| message.error("histogram span out of range");
+                    // What is beyond fits no buckets, and costs only its histogram.
                     if field == 1 {
-                        span.offset = i32::try_from(zigzag(value)).map_err(bad)?;
+                        span.offset = zigzag(value).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
                     } else {
-                        span.length = u32::try_from(value).map_err(bad)?;
+                        span.length = u32::try_from(value).unwrap_or(u32::MAX);
                     }
                 }
                 _ => message.skip(kind)?,
             }
         }
         self.spans.push(span);
-        crate::check_limit("spans of a histogram", self.spans.len(), MAX_BUCKETS)
+        check_limit("spans of a histogram", self.spans.len(), MAX_BUCKETS)
     }
 
     fn deltas(&mut self, wire: &mut Wire<'_>, kind: Kind) -> Result<(), DecodeError> {
-        wire.varints(kind, |delta| {
+        wire.try_varints(kind, |delta| {
+            check_limit(BUCKETS, self.integers.len() + 1, MAX_BUCKETS)?;
             self.last = self.last.saturating_add(zigzag(delta));
             self.integers.push(self.last as f64);
-        })?;
-        crate::check_limit("buckets of a histogram", self.integers.len(), MAX_BUCKETS)
+            Ok(())
+        })
     }
 
     fn counts(&mut self, wire: &mut Wire<'_>, kind: Kind) -> Result<(), DecodeError> {
-        wire.doubles(kind, &mut self.floats)?;
-        crate::check_limit("buckets of a histogram", self.floats.len(), MAX_BUCKETS)
+        wire.doubles(kind, &mut self.floats, BUCKETS, MAX_BUCKETS)
     }
 
     fn take(self, integer: bool) -> (Vec<Span>, Vec<f64>) {

@@ -70,8 +70,11 @@ fn v1(request: Message) -> Result<WriteBatch, DecodeError> {
 }
 
 fn v2(request: Message) -> Result<WriteBatch, DecodeError> {
-    let Message(body) = request;
-    decode_v2(&body, TenantId::anonymous(), &RequestLimits::default())
+    decoded_v2(&request.0).map(|decoded| decoded.batch)
+}
+
+fn decoded_v2(body: &[u8]) -> Result<Decoded, DecodeError> {
+    decode_v2(body, TenantId::anonymous(), &RequestLimits::default())
 }
 
 /// One line a series: labels, samples, histograms, exemplars.
@@ -215,25 +218,30 @@ fn v1_exemplars() {
     let batch = v1(msg().message(1, msg().message(1, label("a", "b")).message(3, exemplar))).unwrap();
     assert_eq!(show(&batch), [r#"{"a": "b"} # {"trace_id": "x"} 0.5@9"#]);
     let twice = msg().message(1, label("a", "x")).message(1, label("a", "y"));
-    let error = v1(msg().message(1, msg().message(3, twice))).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "protobuf: exemplar labels that are no label set in timeseries.exemplars at offset 20"
-    );
+    let long = msg().message(1, label("a", &"x".repeat(5_000)));
+    let series = msg().message(2, sample(1, 1.0)).message(3, twice).message(3, long);
+    let body = msg().message(1, series).0;
+    let decoded = decode_v1_limited(body, TenantId::anonymous(), &RequestLimits::default()).unwrap();
+    assert_eq!(show(&decoded.batch), ["{} 1.0@1"], "bad exemplars cost only themselves");
+    assert_eq!((decoded.left_out.samples, decoded.left_out.exemplars), (0, 2));
+    assert_eq!(decoded.left_out.first[1], "series 0 of the request: exemplar labels of more than 4096 bytes");
 }
 
 #[test]
 fn damage_names_its_place() {
     let check = |request: Message, expected: &str| assert_eq!(v1(request).unwrap_err().to_string(), expected);
     check(msg().varint(1, 1), "protobuf: wrong wire type for the field in write request at offset 1");
+    check(symbols(&["", "a"]), "protobuf: field of a 2.0 request in write request at offset 1");
+    let error = v2(msg().message(1, msg())).unwrap_err();
+    assert_eq!(error.to_string(), "protobuf: field of a 1.0 request in request at offset 1");
     check(Message(vec![0x0a, 9]), "protobuf: length beyond the end in write request at offset 2");
     check(
         msg().message(1, msg().message(2, msg().varint(1, 5))),
         "protobuf: wrong wire type for the field in timeseries.samples at offset 5",
     );
     check(
-        msg().message(1, msg().message(4, msg().varint(4, zigzag(300)))),
-        "protobuf: histogram schema out of range in timeseries.histograms at offset 7",
+        msg().message(1, msg().message(4, msg().double(4, 1.0))),
+        "protobuf: wrong wire type for the field in timeseries.histograms at offset 5",
     );
     check(
         msg().message(3, msg().bytes(2, [0xff])),
@@ -253,7 +261,10 @@ fn requests_are_limited() {
     let samples = (0..4).fold(msg(), |series, at| series.message(2, sample(at, 1.0)));
     check(&msg().message(1, samples), "samples of a request: 4 is over the limit of 3");
     let off = RequestLimits { max_series: 0, max_samples: 0, max_label_bytes: 0 };
-    assert_eq!(decode_v1_limited(empty(30_000).0, TenantId::anonymous(), &off).unwrap().series.len(), 30_000);
+    assert_eq!(
+        decode_v1_limited(empty(30_000).0, TenantId::anonymous(), &off).unwrap().batch.series.len(),
+        30_000
+    );
     let bomb = msg()
         .bytes(4, "")
         .bytes(4, "name")
@@ -311,32 +322,62 @@ fn v2_symbols_may_follow_and_starts_may_be_absent() {
 }
 
 #[test]
-fn v2_refuses_wrong_references() {
-    let check = |request: Message, expected: &str| {
-        assert_eq!(v2(request).unwrap_err().to_string(), format!("protobuf: {expected}"));
-    };
+fn v2_leaves_out_what_has_wrong_references() {
     let base = || symbols(&["", "a", "b"]);
-    check(
-        base().message(5, msg().packed(1, &[1])),
-        "odd number of label references in timeseries at offset 13",
-    );
-    check(
-        base().message(5, msg().packed(1, &[1, 3])),
-        "label reference beyond the symbols in timeseries at offset 14",
-    );
-    check(
-        base().message(5, msg().packed(1, &[1, 1 << 40])),
-        "label reference out of range in timeseries at offset 19",
-    );
-    check(
-        base().message(5, msg().packed(1, &[1, 2]).message(5, msg().varint(1, 1).varint(4, 9))),
-        "metadata reference beyond the symbols in timeseries.metadata at offset 20",
-    );
-    check(symbols(&["a"]), "first symbol that is not empty in request at offset 3");
+    let good = || msg().packed(1, &[1, 2]).message(2, sample(1, 1.0));
+    let check = |series: Message, samples: u64, exemplars: u64, problem: &str| {
+        let request = base().message(5, good()).message(5, series).message(5, good());
+        let Decoded { batch, left_out } = decoded_v2(&request.0).unwrap();
+        let kept = if samples > 0 { 2 } else { 3 };
+        assert_eq!(batch.series.len(), kept, "{problem}");
+        assert_eq!((batch.samples.len(), batch.exemplars.len()), (kept, 0), "{problem}");
+        let first = vec![format!("series 1 of the request: {problem}")];
+        assert_eq!(left_out, LeftOut { samples, exemplars, first });
+    };
+    let two = || msg().message(2, sample(1, 1.0).varint(3, 5)).message(3, msg().varint(1, 4));
+    check(two().packed(1, &[1]), 2, 0, "odd number of label references");
+    check(msg().packed(1, &[1, 3]), 1, 0, "label reference beyond the symbols");
+    check(two().packed(1, &[1, 1 << 40]), 2, 0, "label reference beyond the symbols");
+    let metadata = msg().varint(1, 1).varint(4, 9);
+    check(good().message(5, metadata), 1, 0, "metadata reference beyond the symbols");
+    for (refs, problem) in [
+        (&[1, 9][..], "label reference beyond the symbols"),
+        (&[1], "odd number of label references"),
+        (&[1, 2, 1, 2], "exemplar labels that are no label set"),
+    ] {
+        check(good().message(4, msg().packed(1, refs)), 0, 1, problem);
+    }
+    let error = v2(symbols(&["a"])).unwrap_err();
+    assert_eq!(error.to_string(), "protobuf: first symbol that is not empty in request at offset 3");
     let repeated = base().message(5, msg().packed(1, &[1, 2, 1, 2]).message(2, sample(1, 1.0)));
+    assert_eq!(show(&v2(repeated).unwrap()), ["label name \"a\" appears twice 1.0@1"]);
+}
+
+#[test]
+fn v2_takes_the_created_timestamp_of_a_series() {
+    let series = msg().packed(1, &[1, 2]).message(2, sample(9, 1.0)).message(2, sample(10, 1.0).varint(3, 7));
+    let request = symbols(&["", "a", "b"]).message(5, series.varint(6, 5));
+    assert_eq!(show(&v2(request).unwrap()), [r#"{"a": "b"} 1.0@9(from 5) 1.0@10(from 7)"#]);
+}
+
+#[test]
+fn buckets_are_limited_while_they_are_read() {
+    let check = |histogram: Message, expected: &str| {
+        let body = msg().message(1, msg().message(4, histogram)).0;
+        assert_eq!(decode_v1(body, TenantId::anonymous()).unwrap_err().to_string(), expected);
+    };
+    let deltas = msg().packed(12, &vec![2; 70_000]);
+    check(deltas, "buckets of a histogram: 65537 is over the limit of 65536");
+    let counts = msg().bytes(13, vec![0; 70_000 * 8]);
+    check(counts, "buckets of a histogram: 70000 is over the limit of 65536");
+    let bounds = msg().bytes(16, vec![0; 70_000 * 8]);
+    check(bounds, "custom bucket boundaries of a histogram: 70000 is over the limit of 65536");
+    let one = msg().packed(12, &vec![2; 60_000]);
+    let many = (0..40).fold(msg(), |series, _| series.message(4, one.clone()));
+    let error = decode_v1(msg().message(1, many).0, TenantId::anonymous()).unwrap_err();
     assert_eq!(
-        show(&v2(repeated).unwrap()),
-        ["label name \"a\" appears twice 1.0@1(from 0)".replace("(from 0)", "")]
+        error.to_string(),
+        "buckets of all histograms of a request: 2040000 is over the limit of 2000000"
     );
 }
 
@@ -346,8 +387,8 @@ proptest! {
         if let Ok(batch) = decode_v1(body.clone(), TenantId::anonymous()) {
             show(&batch);
         }
-        if let Ok(batch) = decode_v2(&body, TenantId::anonymous(), &RequestLimits::default()) {
-            show(&batch);
+        if let Ok(decoded) = decoded_v2(&body) {
+            show(&decoded.batch);
         }
     }
 
@@ -362,13 +403,14 @@ proptest! {
             .packed(1, &[1, 2])
             .message(2, sample(1_700_000_000_000, 1.5))
             .message(4, msg().varint(1, 3).message(11, msg().varint(2, 2)).packed(12, &[2, 2]).double(16, 1.0));
-        let mut body = symbols(&["", "a", "b"]).message(1, series.clone()).message(5, series).0;
+        let table = if second { symbols(&["", "a", "b"]) } else { msg() };
+        let mut body = table.message(if second { 5 } else { 1 }, series).0;
         for (index, byte) in changes {
             let at = index.index(body.len());
             body[at] = byte;
         }
         let batch = if second {
-            decode_v2(&body, TenantId::anonymous(), &RequestLimits::default())
+            v2(Message(body))
         } else {
             decode_v1(body, TenantId::anonymous())
         };

@@ -8,26 +8,38 @@ use std::sync::Arc;
 use model::seam::{BatchSeries, WriteBatch};
 use model::{Exemplar, LabelError, Labels, LabelsBuilder, MetricKind, MetricMetadata, Sample, TenantId};
 
-use super::histogram;
+use super::{Decoded, LeftOut, histogram};
 use crate::wire::{Kind, Wire, short_varint};
 use crate::{DecodeError, RequestLimits, check_limit};
 
-/// Exemplars have short labels: upstream keeps none with more than 128 characters.
-const MAX_EXEMPLAR_LABELS: usize = 4096;
+/// Exemplars have short labels: upstream keeps none with more than 128 characters. Longer ones than this are not built.
+pub(super) const MAX_EXEMPLAR_LABELS: usize = 4096;
+
+/// What is told of an exemplar over [`MAX_EXEMPLAR_LABELS`].
+pub(super) const TOO_LONG: &str = "exemplar labels of more than 4096 bytes";
+/// What is told of an exemplar with a repeated name, say.
+pub(super) const NO_LABEL_SET: &str = "exemplar labels that are no label set";
 
 pub(super) fn decode(
     mut body: Vec<u8>,
     tenant: TenantId,
     limits: &RequestLimits,
-) -> Result<WriteBatch, DecodeError> {
+) -> Result<Decoded, DecodeError> {
     // Regions are u32, and scattered labels may double the buffer.
     check_limit("body in bytes", body.len(), i32::MAX as usize)?;
-    let mut decoder = Decoder { limits, spill: Vec::new(), base: body.len(), batch: empty_batch(tenant) };
+    let mut decoder = Decoder {
+        limits,
+        spill: Vec::new(),
+        base: body.len(),
+        batch: empty_batch(tenant),
+        left_out: LeftOut::default(),
+        buckets: 0,
+    };
     decoder.request(&body)?;
-    let Decoder { spill, mut batch, .. } = decoder;
+    let Decoder { spill, mut batch, left_out, .. } = decoder;
     body.extend_from_slice(&spill);
     batch.buffer = body;
-    Ok(batch)
+    Ok(Decoded { batch, left_out })
 }
 
 fn empty_batch(tenant: TenantId) -> WriteBatch {
@@ -85,6 +97,9 @@ struct Decoder<'a> {
     spill: Vec<u8>,
     base: usize,
     batch: WriteBatch,
+    left_out: LeftOut,
+    /// Of all histograms.
+    buckets: usize,
 }
 
 impl Decoder<'_> {
@@ -106,6 +121,8 @@ impl Decoder<'_> {
                     check_limit("metadata of a request", self.batch.metadata.len(), self.limits.max_series)?;
                 }
                 (1 | 3, _) => return Err(wire.error("wrong wire type for the field")),
+                // No 1.0 request has them; one of 2.0 must not be taken for an empty one.
+                (4 | 5, Kind::Bytes) => return Err(wire.error("field of a 2.0 request")),
                 (_, kind) => wire.skip(kind)?,
             }
         }
@@ -148,10 +165,17 @@ impl Decoder<'_> {
                     }
                 }
                 (2, Kind::Bytes) => batch.samples.push(sample(wire.message("timeseries.samples")?)?),
-                (3, Kind::Bytes) => batch.exemplars.push(exemplar(wire.message("timeseries.exemplars")?)?),
+                (3, Kind::Bytes) => match exemplar(wire.message("timeseries.exemplars")?)? {
+                    Ok(exemplar) => batch.exemplars.push(exemplar),
+                    Err(problem) => {
+                        self.left_out.exemplars += 1;
+                        self.left_out.tell(batch.series.len(), problem);
+                    }
+                },
                 (4, Kind::Bytes) => {
                     let (histogram, timestamp, _) =
                         histogram::decode(wire.message("timeseries.histograms")?)?;
+                    histogram::count(&histogram, &mut self.buckets)?;
                     batch.histograms.push((timestamp, Arc::new(histogram)));
                 }
                 (1..=4, _) => return Err(wire.error("wrong wire type for the field")),
@@ -216,16 +240,20 @@ fn sample(mut wire: Wire<'_>) -> Result<Sample, DecodeError> {
     Ok(sample)
 }
 
-fn exemplar(mut wire: Wire<'_>) -> Result<Exemplar, DecodeError> {
+/// An exemplar, or what is wrong with its labels.
+fn exemplar(mut wire: Wire<'_>) -> Result<Result<Exemplar, &'static str>, DecodeError> {
     let mut gathered = Vec::new();
+    let mut too_long = false;
     let (mut value, mut timestamp) = (0.0, 0);
     while !wire.is_done() {
         let start = wire.at;
         match wire.tag()? {
             (1, Kind::Bytes) => {
                 wire.bytes()?;
-                gathered.extend_from_slice(&wire.buf[start..wire.at]);
-                check_limit("bytes of an exemplar's labels", gathered.len(), MAX_EXEMPLAR_LABELS)?;
+                too_long |= gathered.len() + wire.at - start > MAX_EXEMPLAR_LABELS;
+                if !too_long {
+                    gathered.extend_from_slice(&wire.buf[start..wire.at]);
+                }
             }
             (2, Kind::Fixed64) => value = wire.double()?,
             (3, Kind::Varint) => timestamp = wire.varint()? as i64,
@@ -233,11 +261,13 @@ fn exemplar(mut wire: Wire<'_>) -> Result<Exemplar, DecodeError> {
             (_, kind) => wire.skip(kind)?,
         }
     }
+    if too_long {
+        return Ok(Err(TOO_LONG));
+    }
     let mut builder = LabelsBuilder::new();
     let labels: Result<Labels, LabelError> =
         decode_labels(&gathered, &mut builder).and_then(|()| builder.build());
-    let labels = labels.map_err(|_| wire.error("exemplar labels that are no label set"))?;
-    Ok(Exemplar { labels, value, timestamp })
+    Ok(labels.map(|labels| Exemplar { labels, value, timestamp }).map_err(|_| NO_LABEL_SET))
 }
 
 fn metadata(mut wire: Wire<'_>) -> Result<MetricMetadata, DecodeError> {

@@ -9,15 +9,12 @@ use model::labels::push_pair;
 use model::seam::{BatchSeries, WriteBatch, decode_canonical};
 use model::{Exemplar, Labels, METRIC_NAME, MetricKind, MetricMetadata, Sample, TenantId};
 
-use super::histogram;
+use super::v1::{MAX_EXEMPLAR_LABELS, NO_LABEL_SET, TOO_LONG};
+use super::{Decoded, LeftOut, histogram};
 use crate::wire::{Kind, Wire, short_varint};
 use crate::{DecodeError, RequestLimits, check_limit};
 
-pub(super) fn decode(
-    body: &[u8],
-    tenant: TenantId,
-    limits: &RequestLimits,
-) -> Result<WriteBatch, DecodeError> {
+pub(super) fn decode(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> Result<Decoded, DecodeError> {
     check_limit("body in bytes", body.len(), i32::MAX as usize)?;
     let batch = WriteBatch {
         tenant,
@@ -41,6 +38,8 @@ pub(super) fn decode(
         families: HashSet::new(),
         refs: Vec::new(),
         pairs: Vec::new(),
+        left_out: LeftOut::default(),
+        buckets: 0,
     };
     // Symbols may stand behind the series that use them.
     let mut series = Vec::new();
@@ -61,14 +60,19 @@ pub(super) fn decode(
                 check_limit("series of a request", series.len(), limits.max_series)?;
             }
             (4 | 5, _) => return Err(wire.error("wrong wire type for the field")),
+            // Reserved, so that a request of the other version is not taken for an empty one.
+            (1..=3, _) => return Err(wire.error("field of a 1.0 request")),
             (_, kind) => wire.skip(kind)?,
         }
     }
-    for range in series {
-        decoder.series(Wire::part(body, range, "timeseries"))?;
+    for (number, range) in series.into_iter().enumerate() {
+        decoder.series(number, Wire::part(body, range, "timeseries"))?;
     }
     Ok(decoder.finish())
 }
+
+/// Far more names and values than a series may have; each costs 4 bytes here, and its pair 32.
+const MAX_REFERENCES: usize = 1 << 18;
 
 /// More distinct names and values than that a series are only there to cost memory.
 const MAX_SYMBOLS_PER_SERIES: usize = 100;
@@ -84,16 +88,23 @@ struct Decoder<'a> {
     families: HashSet<(String, MetricKind, u32, u32)>,
     refs: Vec<u32>,
     pairs: Vec<(&'a str, &'a str)>,
+    left_out: LeftOut,
+    /// Of all histograms.
+    buckets: usize,
 }
 
+/// What is told of references that name no symbol.
+const BEYOND: &str = "label reference beyond the symbols";
+
 impl<'a> Decoder<'a> {
-    fn series(&mut self, mut wire: Wire<'a>) -> Result<(), DecodeError> {
+    fn series(&mut self, number: usize, mut wire: Wire<'a>) -> Result<(), DecodeError> {
         let first = (self.batch.samples.len(), self.batch.histograms.len(), self.batch.exemplars.len());
         self.refs.clear();
         let mut metadata = None;
+        let mut created = 0;
         while !wire.is_done() {
             match wire.tag()? {
-                (1, kind) => references(&mut wire, kind, &mut self.refs, self.limits)?,
+                (1, kind) => references(&mut wire, kind, &mut self.refs)?,
                 (2, Kind::Bytes) => {
                     let (sample, start) = sample(wire.message("timeseries.samples")?)?;
                     self.batch.samples.push(sample);
@@ -103,26 +114,47 @@ impl<'a> Decoder<'a> {
                 (3, Kind::Bytes) => {
                     let (histogram, timestamp, start) =
                         histogram::decode(wire.message("timeseries.histograms")?)?;
+                    histogram::count(&histogram, &mut self.buckets)?;
                     self.batch.histograms.push((timestamp, Arc::new(histogram)));
                     self.batch.histogram_starts.push(start);
                     self.has_histogram_starts |= start != 0;
                 }
-                (4, Kind::Bytes) => {
-                    let exemplar = self.exemplar(wire.message("timeseries.exemplars")?)?;
-                    self.batch.exemplars.push(exemplar);
-                }
+                (4, Kind::Bytes) => match self.exemplar(wire.message("timeseries.exemplars")?)? {
+                    Ok(exemplar) => self.batch.exemplars.push(exemplar),
+                    Err(problem) => {
+                        self.left_out.exemplars += 1;
+                        self.left_out.tell(number, problem);
+                    }
+                },
                 (5, Kind::Bytes) => metadata = Some(wire.message("timeseries.metadata")?),
-                (2..=5, _) => return Err(wire.error("wrong wire type for the field")),
+                // The release candidates of 2.0 had one for the whole series.
+                (6, Kind::Varint) => created = timestamp(&mut wire)?,
+                (2..=6, _) => return Err(wire.error("wrong wire type for the field")),
                 (_, kind) => wire.skip(kind)?,
             }
         }
         let n_samples = self.batch.samples.len() + self.batch.histograms.len();
         check_limit("samples of a request", n_samples, self.limits.max_samples)?;
         check_limit("exemplars of a request", self.batch.exemplars.len(), self.limits.max_samples)?;
-        let labels = self.write_labels(&wire)?;
-        if let Some(message) = metadata {
-            self.metadata(message)?;
+        let readable = match self.resolve() {
+            Ok(()) => metadata.map_or(Ok(Ok(())), |message| self.metadata(message))?,
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = readable {
+            let lost = n_samples - first.0 - first.1;
+            self.left_out.samples += lost.max(1) as u64;
+            self.left_out.tell(number, problem);
+            self.batch.samples.truncate(first.0);
+            self.batch.starts.truncate(first.0);
+            self.batch.histograms.truncate(first.1);
+            self.batch.histogram_starts.truncate(first.1);
+            self.batch.exemplars.truncate(first.2);
+            return Ok(());
         }
+        if created != 0 {
+            self.created(created, first.0, first.1);
+        }
+        let labels = self.write_labels()?;
         let range = |first: usize, end: usize| first as u32..end as u32;
         self.batch.series.push(BatchSeries {
             labels,
@@ -134,17 +166,14 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Resolves `self.refs` to `self.pairs`, in the order of names.
-    fn resolve(&mut self, wire: &Wire<'_>) -> Result<(), DecodeError> {
+    /// Resolves `self.refs` to `self.pairs`, in the order of names; fails with what is wrong with them.
+    fn resolve(&mut self) -> Result<(), &'static str> {
         if !self.refs.len().is_multiple_of(2) {
-            return Err(wire.error("odd number of label references"));
+            return Err("odd number of label references");
         }
         self.pairs.clear();
         for pair in self.refs.chunks_exact(2) {
-            let symbol = |at: u32| {
-                let found = self.symbols.get(at as usize).copied();
-                found.ok_or_else(|| wire.error("label reference beyond the symbols"))
-            };
+            let symbol = |at: u32| self.symbols.get(at as usize).copied().ok_or(BEYOND);
             self.pairs.push((symbol(pair[0])?, symbol(pair[1])?));
         }
         if !self.pairs.is_sorted_by(|a, b| a.0 <= b.0) {
@@ -153,9 +182,8 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Appends the labels of `self.refs` to the buffer. A repeated name stays repeated, so that decoding fails.
-    fn write_labels(&mut self, wire: &Wire<'_>) -> Result<Range<u32>, DecodeError> {
-        self.resolve(wire)?;
+    /// Appends the labels in `self.pairs` to the buffer. A repeated name stays repeated, so that decoding fails.
+    fn write_labels(&mut self) -> Result<Range<u32>, DecodeError> {
         let start = self.batch.buffer.len();
         for (name, value) in &self.pairs {
             if !value.is_empty() {
@@ -171,29 +199,45 @@ impl<'a> Decoder<'a> {
         Ok(start as u32..self.batch.buffer.len() as u32)
     }
 
-    fn exemplar(&mut self, mut wire: Wire<'a>) -> Result<Exemplar, DecodeError> {
+    /// Gives samples from `sample` on and histograms from `histogram` on that say no start the one of their series.
+    fn created(&mut self, start: i64, sample: usize, histogram: usize) {
+        for own in &mut self.batch.starts[sample..] {
+            self.has_starts = true;
+            *own = if *own == 0 { start } else { *own };
+        }
+        for own in &mut self.batch.histogram_starts[histogram..] {
+            self.has_histogram_starts = true;
+            *own = if *own == 0 { start } else { *own };
+        }
+    }
+
+    /// An exemplar, or what is wrong with its labels.
+    fn exemplar(&mut self, mut wire: Wire<'a>) -> Result<Result<Exemplar, &'static str>, DecodeError> {
         let series_refs = std::mem::take(&mut self.refs);
         let (mut value, mut timestamp) = (0.0, 0);
         while !wire.is_done() {
             match wire.tag()? {
-                (1, kind) => references(&mut wire, kind, &mut self.refs, self.limits)?,
+                (1, kind) => references(&mut wire, kind, &mut self.refs)?,
                 (2, Kind::Fixed64) => value = wire.double()?,
                 (3, Kind::Varint) => timestamp = wire.varint()? as i64,
                 (2 | 3, _) => return Err(wire.error("wrong wire type for the field")),
                 (_, kind) => wire.skip(kind)?,
             }
         }
-        self.resolve(&wire)?;
-        let bytes: usize = self.pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        check_limit("bytes of an exemplar's labels", bytes, MAX_EXEMPLAR_LABELS)?;
-        let labels = Labels::from_pairs(self.pairs.iter().copied());
-        let labels = labels.map_err(|_| wire.error("exemplar labels that are no label set"))?;
+        let labels = self.resolve().and_then(|()| {
+            let bytes: usize = self.pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if bytes > MAX_EXEMPLAR_LABELS {
+                return Err(TOO_LONG);
+            }
+            Labels::from_pairs(self.pairs.iter().copied()).map_err(|_| NO_LABEL_SET)
+        });
         self.refs = series_refs;
-        Ok(Exemplar { labels, value, timestamp })
+        Ok(labels.map(|labels| Exemplar { labels, value, timestamp }))
     }
 
-    /// The metadata of the series whose labels are in `self.pairs`, unless the same was there before.
-    fn metadata(&mut self, mut wire: Wire<'a>) -> Result<(), DecodeError> {
+    /// Takes the metadata of the series whose labels are in `self.pairs`, unless the same was there before; or says what
+    /// is wrong with it.
+    fn metadata(&mut self, mut wire: Wire<'a>) -> Result<Result<(), &'static str>, DecodeError> {
         let (mut kind, mut help, mut unit) = (MetricKind::Unknown, 0, 0);
         while !wire.is_done() {
             match wire.tag()? {
@@ -204,17 +248,18 @@ impl<'a> Decoder<'a> {
                 (_, kind) => wire.skip(kind)?,
             }
         }
-        let symbol = |at: u64| {
-            let found = usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).copied();
-            found.ok_or_else(|| wire.error("metadata reference beyond the symbols"))
-        };
         // A request without symbols may still say "no help, no unit".
-        let text = |at: u64| if at == 0 { Ok("") } else { symbol(at) };
-        let (help_text, unit_text) = (text(help)?, text(unit)?);
+        let text = |at: u64| match at {
+            0 => Some(""),
+            at => usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).copied(),
+        };
+        let (Some(help_text), Some(unit_text)) = (text(help), text(unit)) else {
+            return Ok(Err("metadata reference beyond the symbols"));
+        };
         let name = self.pairs.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| *value);
         let family = family_of(name, kind);
         if family.is_empty() || (kind == MetricKind::Unknown && help == 0 && unit == 0) {
-            return Ok(());
+            return Ok(Ok(()));
         }
         if self.families.insert((family.to_owned(), kind, help as u32, unit as u32)) {
             let bytes = self.batch.metadata.iter().map(|m| m.help.len()).sum::<usize>() + help_text.len();
@@ -226,38 +271,27 @@ impl<'a> Decoder<'a> {
                 unit: unit_text.to_owned(),
             });
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn finish(mut self) -> WriteBatch {
+    fn finish(mut self) -> Decoded {
         if !self.has_starts {
             self.batch.starts = Vec::new();
         }
         if !self.has_histogram_starts {
             self.batch.histogram_starts = Vec::new();
         }
-        self.batch
+        Decoded { batch: self.batch, left_out: self.left_out }
     }
 }
 
-/// Exemplars have short labels: upstream keeps none with more than 128 characters.
-const MAX_EXEMPLAR_LABELS: usize = 4096;
-
-fn references(
-    wire: &mut Wire<'_>,
-    kind: Kind,
-    refs: &mut Vec<u32>,
-    limits: &RequestLimits,
-) -> Result<(), DecodeError> {
-    let mut out_of_range = false;
-    wire.varints(kind, |value| match u32::try_from(value) {
-        Ok(value) => refs.push(value),
-        Err(_) => out_of_range = true,
-    })?;
-    if out_of_range {
-        return Err(wire.error("label reference out of range"));
-    }
-    check_limit("label references of a series", refs.len(), limits.max_label_bytes)
+fn references(wire: &mut Wire<'_>, kind: Kind, refs: &mut Vec<u32>) -> Result<(), DecodeError> {
+    wire.try_varints(kind, |value| {
+        check_limit("label references of a series", refs.len() + 1, MAX_REFERENCES)?;
+        // No request has so many symbols that the largest number names one.
+        refs.push(u32::try_from(value).unwrap_or(u32::MAX));
+        Ok(())
+    })
 }
 
 /// The family of a series of a classic histogram or summary is its name without the suffix.

@@ -7,18 +7,35 @@ use std::sync::Arc;
 
 use model::seam::SystemClock;
 use prometheus_client::registry::Registry;
-use storage::Store;
-use storage::log::{DiskFiles, GroupId, LogFiles, NodeLog};
+use storage::log::{DiskFiles, GroupId, LogFiles, LogId, NodeLog};
+use storage::{StorageError, Store};
 
 use super::SalvageLine;
 use crate::ReplicationError;
 use crate::coding::Mark;
 use crate::config::ReplicationConfig;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, Identity};
 use crate::log_store::place;
 use crate::machine::Target;
-use crate::meta;
+use crate::meta::{self, Cluster};
 use crate::node::group_names;
+
+/// Up to where each group of this node that `store` knows is durable in it.
+pub(super) fn durable(
+    store: &Arc<Store>,
+    cluster: Option<&Cluster>,
+    identity: &Identity,
+) -> Result<Vec<(GroupId, LogId)>, StorageError> {
+    let mut marks: Vec<(GroupId, Mark)> = Vec::new();
+    if let Some(replica) = identity.meta_replica() {
+        marks.push((GroupId(replica), Target::Meta(Arc::clone(store)).durable()?));
+    }
+    for (shard, replica, _) in cluster.map(|cluster| cluster.replicas_on(identity.node)).unwrap_or_default() {
+        let shard = store.shard(shard, replica)?;
+        marks.push((GroupId(replica.0), Target::Shard(shard).durable()?));
+    }
+    Ok(marks.iter().filter_map(|(group, mark)| Some((*group, place(mark.last.as_ref()?)))).collect())
+}
 
 pub(crate) fn salvage(config: &ReplicationConfig) -> Result<Vec<SalvageLine>, ReplicationError> {
     let folder = DataFolder::open(&config.data_dir, config.cluster_name.as_deref())?;
@@ -33,19 +50,7 @@ pub(crate) fn salvage(config: &ReplicationConfig) -> Result<Vec<SalvageLine>, Re
     let meta_replica = identity.meta_replica();
     let names = group_names(cluster.as_ref(), identity.node, meta_replica);
 
-    let mut durable = Vec::new();
-    if let Some(replica) = meta_replica {
-        durable.push((GroupId(replica), Target::Meta(Arc::clone(&store)).durable()?));
-    }
-    for (shard, replica, _) in cluster.map(|cluster| cluster.replicas_on(identity.node)).unwrap_or_default() {
-        let shard = store.shard(shard, replica)?;
-        durable.push((GroupId(replica.0), Target::Shard(shard).durable()?));
-    }
-    let marks: Vec<_> = durable
-        .iter()
-        .filter_map(|(group, mark): &(GroupId, Mark)| Some((*group, place(mark.last.as_ref()?))))
-        .collect();
-
+    let marks = durable(&store, cluster.as_ref(), &identity)?;
     let report = NodeLog::salvage(&files, config.log.clone(), &marks)?;
     let mut lines = Vec::new();
     for group in report {

@@ -16,7 +16,7 @@ const WRONG_OWNER: u8 = 2;
 const NOT_LEADER: u8 = 3;
 const FAILED: u8 = 4;
 
-const REASONS: [RejectReason; 11] = [
+const REASONS: [RejectReason; 12] = [
     RejectReason::InvalidLabels,
     RejectReason::LabelLimit,
     RejectReason::SeriesLimit,
@@ -28,6 +28,7 @@ const REASONS: [RejectReason; 11] = [
     RejectReason::Fenced,
     RejectReason::OutOfOrderExemplar,
     RejectReason::ExemplarWithoutSeries,
+    RejectReason::ExemplarLabels,
 ];
 
 /// The answer to a batch.
@@ -154,7 +155,8 @@ mod tests {
                 | RejectReason::InvalidHistogram
                 | RejectReason::Fenced
                 | RejectReason::OutOfOrderExemplar
-                | RejectReason::ExemplarWithoutSeries => {}
+                | RejectReason::ExemplarWithoutSeries
+                | RejectReason::ExemplarLabels => {}
             }
             assert_eq!(usize::from(number_of(reason)), number);
             assert_eq!(reason_of(number as u8), Ok(reason));

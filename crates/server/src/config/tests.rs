@@ -408,7 +408,7 @@ fn further_files_of_jobs() {
 
 #[test]
 fn the_builtin_configuration() {
-    let loaded = builtin(9091).unwrap();
+    let loaded = builtin("http", 9091).unwrap();
     assert_eq!(loaded.scrape.jobs[0].interval, Duration::from_secs(5));
     assert!(loaded.not_active.is_empty());
     let Discovery::Static(groups) = &loaded.scrape.jobs[0].discovery[0] else { panic!("static") };

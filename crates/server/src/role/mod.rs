@@ -19,6 +19,16 @@ pub fn version_text() -> String {
     format!("isobar {VERSION} (matches Prometheus {PROMETHEUS_VERSION})")
 }
 
+/// The bug that `ISOBAR_SEEDED_BUG` names.
+#[cfg(feature = "seeded_bugs")]
+fn seeded_bug() -> Option<replication::SeededBug> {
+    #[allow(clippy::disallowed_methods, reason = "server reads the environment")]
+    let name = std::env::var("ISOBAR_SEEDED_BUG").ok()?;
+    let bug = replication::SeededBug::named(&name);
+    tracing::warn!(%name, ?bug, "this program has seeded bugs: it is for tests of tests");
+    bug
+}
+
 /// Runs a node until it is told to stop (SIGTERM, SIGINT, `/-/quit`). An error is fatal at start.
 pub fn run(flags: ServeFlags) -> anyhow::Result<()> {
     if flags.role != "all" {

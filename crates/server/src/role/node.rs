@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -39,7 +39,6 @@ struct Configuration {
     current: ArcSwap<Loaded>,
     scraper: Arc<scrape::Manager>,
     frontend: Frontend,
-    ingest: Arc<Ingest>,
     replication: Arc<Replication>,
     state: Arc<ReloadState>,
     notifications: Arc<Notifications>,
@@ -69,7 +68,7 @@ impl Configuration {
     }
 
     async fn apply(&self) -> Result<(), String> {
-        let loaded = load(&self.flags).map_err(|e| e.to_string())?;
+        let loaded = load(&self.flags, &self.web).map_err(|e| e.to_string())?;
         web::reload(self.flags.web_config.as_deref(), &self.web)?;
         let log = loaded.global.query_log.clone();
         self.frontend.set_query_log(log.as_deref()).map_err(|error| {
@@ -78,16 +77,15 @@ impl Configuration {
         })?;
         self.scraper.apply(loaded.scrape.clone()).await.map_err(|e| e.to_string())?;
         self.frontend.set_subquery_step(loaded.global.evaluation_interval);
-        let retention = retention_ms(&self.flags, &loaded);
-        self.replication.set_retention(retention);
-        self.ingest.set_limits(write_limits(retention));
+        // It takes effect, here too, once the cluster's settings say so.
+        self.replication.set_retention(retention_ms(&self.flags, &loaded));
         self.current.store(Arc::new(loaded));
         Ok(())
     }
 }
 
 /// The configuration that the flags name: a file, `prometheus.yml` in the folder, or the built-in one.
-fn load(flags: &ServeFlags) -> Result<Loaded, ConfigError> {
+fn load(flags: &ServeFlags, web: &WebSource) -> Result<Loaded, ConfigError> {
     #[allow(clippy::disallowed_methods, reason = "server reads the environment")]
     let env = |name: &str| std::env::var(name).ok();
     let file = match &flags.config_file {
@@ -96,13 +94,24 @@ fn load(flags: &ServeFlags) -> Result<Loaded, ConfigError> {
     };
     match file {
         Some(file) => config::load_file(&file, &env),
-        None => config::builtin(flags.listen.first().map_or(9090, SocketAddr::port)),
+        None => {
+            let scheme = if web.load().tls().is_some() { "https" } else { "http" };
+            config::builtin(scheme, flags.listen.first().map_or(9090, SocketAddr::port))
+        }
     }
 }
 
 /// How long samples are kept, ms: as the file says, else as the flag does.
 fn retention_ms(flags: &ServeFlags, loaded: &Loaded) -> i64 {
     loaded.retention.time_ms.unwrap_or(flags.retention.0)
+}
+
+/// Has samples judged too old by what the cluster's settings say, not by this node's flags, whenever that changes.
+async fn follow_retention(replication: Arc<Replication>, ingest: Arc<Ingest>, mut known: i64) {
+    loop {
+        known = replication.retention_after(known).await;
+        ingest.set_limits(write_limits(known));
+    }
 }
 
 fn write_limits(retention_ms: i64) -> ingest::Limits {
@@ -131,7 +140,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let mut flags = flags;
     flags.listen.clone_from(&addresses);
-    let loaded = load(&flags)?;
+    let loaded = load(&flags, &web)?;
     for line in &loaded.not_active {
         tracing::warn!(setting = %line, "not active yet");
     }
@@ -147,13 +156,18 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let replication = Replication::open(config, peering, Arc::clone(&clock), &mut registry).await?;
     let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
     let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
-    let limits = write_limits(retention);
+    let known = replication.retention_ms();
+    let limits = write_limits(known);
     let ingest = Ingest::new(writer, replication.shard_map(), limits, Arc::clone(&clock), &mut registry);
     let ingest = Arc::new(ingest);
+    tokio::spawn(follow_retention(Arc::clone(&replication), Arc::clone(&ingest), known));
     let sink: Arc<dyn SampleSink> = Arc::clone(&ingest) as _;
     let frontend = Frontend::new(reader, query_config(&flags, enabled), Arc::clone(&clock), &mut registry);
     replication.answer_fragments(Arc::new(query::Leaf::new(frontend.clone())));
+    // The registry is complete only when everything is built; no scrape begins before.
+    let complete: Arc<OnceLock<Arc<Registry>>> = Arc::default();
     let options = scrape::Options {
+        own: Some(own_metrics(&complete)),
         tenant: settings.default_tenant.clone(),
         offset_seed: scrape::Options::seed_of(&replication.node().to_string()),
         external_url: external_url(&flags),
@@ -168,7 +182,6 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         current: ArcSwap::from_pointee(loaded),
         scraper: Arc::clone(&scraper),
         frontend: frontend.clone(),
-        ingest,
         replication: Arc::clone(&replication),
         state: Arc::clone(&state),
         notifications: Arc::clone(&notifications),
@@ -183,6 +196,9 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         reload: Arc::clone(&state),
         not_active: Box::new(move || counted.current.load().not_active.len()),
     }));
+    let registry = Arc::new(registry);
+    // Set once, here.
+    let _ = complete.set(Arc::clone(&registry));
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let state = ApiState {
@@ -191,7 +207,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         targets: Arc::clone(&scraper) as _,
         storage: Arc::clone(&replication) as _,
         cluster: Arc::clone(&replication) as _,
-        registry: Arc::new(registry),
+        registry,
         metrics: metrics.clone(),
         clock: Arc::clone(&clock),
         settings,
@@ -340,6 +356,17 @@ fn settings(flags: &ServeFlags, external_path: &str, loaded: &Loaded) -> Result<
     })
 }
 
+/// This node's metrics for its own scrapes.
+fn own_metrics(registry: &Arc<OnceLock<Arc<Registry>>>) -> scrape::OwnMetrics {
+    let registry = Arc::clone(registry);
+    scrape::OwnMetrics::new(move |accept| {
+        let registry = registry.get().ok_or("the node is starting")?;
+        let (media, text) =
+            api::own_metrics(registry, accept).map_err(|e| format!("error writing metrics: {e}"))?;
+        Ok(scrape::OwnAnswer { content_type: media.into(), body: text.into_bytes() })
+    })
+}
+
 /// How the node is reached from outside, for links on the targets page: `--web.external-url`, or nothing.
 fn external_url(flags: &ServeFlags) -> Option<scrape::ExternalUrl> {
     let (scheme, rest) = flags.external_url.split_once("://")?;
@@ -361,7 +388,8 @@ fn normal_path(path: &str) -> String {
 }
 
 fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::ReplicationConfig {
-    replication::ReplicationConfig {
+    #[cfg_attr(not(feature = "seeded_bugs"), expect(unused_mut, reason = "for seeded bugs"))]
+    let mut config = replication::ReplicationConfig {
         data_dir: flags.data_dir.clone(),
         cluster_name: flags.cluster.name.clone(),
         node_name: flags.cluster.node_name.clone().unwrap_or_default(),
@@ -373,7 +401,12 @@ fn replication_config(flags: &ServeFlags, retention_ms: i64) -> replication::Rep
         min_free_bytes: (flags.min_free.0 > 0).then_some(flags.min_free.0),
         retention_ms,
         ..replication::ReplicationConfig::default()
+    };
+    #[cfg(feature = "seeded_bugs")]
+    {
+        config.log.seeded_bug = super::seeded_bug();
     }
+    config
 }
 
 fn query_config(flags: &ServeFlags, enabled: features::Enabled) -> query::Config {

@@ -346,7 +346,6 @@ pub(crate) fn build_pages(
                         values: &data.values,
                         histograms: &data.histograms,
                         starts: &data.starts,
-                        exemplars: &[],
                     };
                     let added = builder.add(&input);
                     debug_assert!(added.is_ok(), "a tile keeps the rules of a page");

@@ -1,6 +1,7 @@
 //! The store in memory, for tests: a visible and a durable copy, and faults to inject.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -112,6 +113,15 @@ impl Kv for MemoryKv {
             remove_range(Arc::make_mut(map), family, from, until);
         }
         Ok(())
+    }
+
+    fn compact(&self, _: Family, _: &[u8], _: &[u8]) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        let message = "a store in memory has no files".to_owned();
+        Err(StorageError::Io { what: dir.display().to_string(), message, full: false })
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -7,6 +7,7 @@ mod memory;
 mod rocks;
 
 use std::fmt::Debug;
+use std::path::Path;
 
 pub use memory::{Faults, MemoryKv};
 pub use rocks::{RocksConfig, RocksKv};
@@ -104,6 +105,11 @@ pub trait Kv: Send + Sync + Debug {
     /// Drops all keys of `family` from `from` to `until` (excluded) for good, whole files where possible. Only for keys
     /// that nobody reads any more.
     fn drop_range(&self, family: Family, from: &[u8], until: &[u8]) -> Result<(), StorageError>;
+    /// Gives the space of keys of `family` from `from` to `until` (excluded) that were removed or replaced back to the
+    /// file system. Takes as long as reading and writing what is there.
+    fn compact(&self, family: Family, from: &[u8], until: &[u8]) -> Result<(), StorageError>;
+    /// Makes a copy of everything written so far in `dir`, which must not be there, that shares files with this store.
+    fn checkpoint(&self, dir: &Path) -> Result<(), StorageError>;
     /// Bytes of files.
     fn disk_bytes(&self) -> u64;
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ErrorKind,
-    FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 
 use super::{Batch, Change, Cursor, Family, Kv};
@@ -198,6 +200,23 @@ impl Kv for RocksKv {
         let mut batch = Batch::default();
         batch.delete_range(family, from.to_vec(), until.to_vec());
         self.write(batch)
+    }
+
+    fn compact(&self, family: Family, from: &[u8], until: &[u8]) -> Result<(), StorageError> {
+        // Only what is in files can be compacted.
+        self.flush()?;
+        let handle = self.family(family)?;
+        let mut options = CompactOptions::default();
+        // The last level holds what was removed, so it is rewritten too.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.db.compact_range_cf_opt(&handle, Some(from), Some(until), &options);
+        Ok(())
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        self.expect_room("checkpoint", self.unflushed())?;
+        let checkpoint = Checkpoint::new(&self.db).map_err(|e| io("checkpoint", &e))?;
+        checkpoint.create_checkpoint(dir).map_err(|e| io("checkpoint", &e))
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -113,7 +113,7 @@ pub struct Holding {
 /// be quick and must not call back into the log.
 pub type Flushed = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
-/// Bugs that a test switches on to prove that the harness finds them.
+/// Bugs that a test switches on to prove that the harness finds them: of the log itself, and of those who use it.
 #[cfg(feature = "seeded_bugs")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeededBug {
@@ -121,6 +121,32 @@ pub enum SeededBug {
     UnsyncedAppend,
     /// Votes are acknowledged without fsync.
     UnsyncedVote,
+    /// Entries are acknowledged before they are written at all.
+    EarlyFlushed,
+    /// A log is purged up to what is applied, which a flush may not have stored yet.
+    EarlyPurge,
+    /// Who takes itself for the leader answers linearizable reads without asking the others.
+    UnprovenReads,
+    /// What of a query's data cannot be read counts as empty.
+    PartialAnswers,
+}
+
+#[cfg(feature = "seeded_bugs")]
+impl SeededBug {
+    /// All of them, with the names that choose them.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("unsynced-append", Self::UnsyncedAppend),
+        ("unsynced-vote", Self::UnsyncedVote),
+        ("early-flushed", Self::EarlyFlushed),
+        ("early-purge", Self::EarlyPurge),
+        ("unproven-reads", Self::UnprovenReads),
+        ("partial-answers", Self::PartialAnswers),
+    ];
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+    }
 }
 
 /// How the log is kept.
@@ -359,6 +385,12 @@ impl NodeLog {
     /// Who holds on to how much, the largest first: whom to flush and purge when the log grows too long.
     pub fn holdings(&self) -> Vec<Holding> {
         self.shared.holdings()
+    }
+
+    /// The bug that this log, and whoever uses it, shall have.
+    #[cfg(feature = "seeded_bugs")]
+    pub fn seeded_bug(&self) -> Option<SeededBug> {
+        self.shared.config.seeded_bug
     }
 
     /// The failure that stopped the log for good, if there was one.

@@ -169,6 +169,8 @@ impl Writer {
                 take_batch(&mut state, &mut batch, shared.config.batch_bytes);
                 state.closing && state.queue.is_empty()
             };
+            #[cfg(feature = "seeded_bugs")]
+            answer_early(shared, &mut batch);
             if let Err(error) = self.write(shared, &mut batch) {
                 self.fail(shared, batch, &error);
                 return;
@@ -261,6 +263,12 @@ impl Writer {
             None => true,
             Some(SeededBug::UnsyncedAppend) => !batch.iter().any(|op| op.kind == Kind::Entry),
             Some(SeededBug::UnsyncedVote) => batch.iter().any(|op| op.kind != Kind::Vote),
+            Some(
+                SeededBug::EarlyFlushed
+                | SeededBug::EarlyPurge
+                | SeededBug::UnprovenReads
+                | SeededBug::PartialAnswers,
+            ) => true,
         }
     }
 
@@ -471,6 +479,18 @@ fn take_batch(state: &mut State, batch: &mut Vec<Op>, limit: usize) {
         }
         if let Some(committed) = group.committed {
             batch.push(Op::mark(Kind::Committed, 0, *id, committed, None));
+        }
+    }
+}
+
+/// The bug that acknowledges entries before they are written.
+#[cfg(feature = "seeded_bugs")]
+fn answer_early(shared: &Shared, batch: &mut [Op]) {
+    if shared.config.seeded_bug == Some(super::SeededBug::EarlyFlushed) {
+        for op in batch.iter_mut().filter(|op| op.kind == Kind::Entry) {
+            if let Some(flushed) = op.flushed.take() {
+                flushed(Ok(()));
+            }
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use chunk::Encoder;
-use model::{Exemplar, Histogram};
+use model::Histogram;
 
 use super::format::{
-    ColumnEntry, EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, SAME_AS, STARTS, SeriesEntry, Table, push_varint,
+    ColumnEntry, HISTOGRAMS, MORE, PRESENCE, SAME_AS, STARTS, SeriesEntry, Table, push_varint,
 };
 use super::{MAX_ROWS, MAX_SERIES, PageError, PageMeta, presence};
 
@@ -15,7 +15,7 @@ use super::{MAX_ROWS, MAX_SERIES, PageError, PageMeta, presence};
 pub struct SeriesInput<'a> {
     /// The series' slot in its source.
     pub slot: u32,
-    /// Stamps, ms, strictly ascending; may be empty only if there are exemplars.
+    /// Stamps, ms, strictly ascending, at least one.
     pub stamps: &'a [i64],
     /// Floats, one a stamp; at the position of a histogram any.
     pub values: &'a [f64],
@@ -23,8 +23,6 @@ pub struct SeriesInput<'a> {
     pub histograms: &'a [(u32, Arc<Histogram>)],
     /// Start timestamps, one a stamp, 0 = not known; or empty.
     pub starts: &'a [i64],
-    /// Exemplars, ascending in time.
-    pub exemplars: &'a [Exemplar],
 }
 
 /// What a finished page holds: what its key and the bookkeeping need.
@@ -112,9 +110,8 @@ impl PageBuilder {
         }
         let start = self.body.len();
         let has_starts = input.starts.iter().any(|s| *s != 0);
-        let flags = if input.histograms.is_empty() { 0 } else { HISTOGRAMS }
-            | if has_starts { STARTS } else { 0 }
-            | if input.exemplars.is_empty() { 0 } else { EXEMPLARS };
+        let flags =
+            if input.histograms.is_empty() { 0 } else { HISTOGRAMS } | if has_starts { STARTS } else { 0 };
         let rows = input.stamps.len();
         if flags & MORE == 0 {
             self.encoder.values(input.values, &mut self.body);
@@ -125,10 +122,7 @@ impl PageBuilder {
         let column = self.column(input.stamps);
         let len = self.body.len() - start;
         self.series.push(SeriesEntry { slot: input.slot, flags, column, rows, start, len });
-        let of_stamps = input.stamps.first().zip(input.stamps.last());
-        let of_exemplars = input.exemplars.first().zip(input.exemplars.last());
-        let of_exemplars = of_exemplars.map(|(first, last)| (&first.timestamp, &last.timestamp));
-        for (first, last) in of_stamps.into_iter().chain(of_exemplars) {
+        if let (Some(first), Some(last)) = (input.stamps.first(), input.stamps.last()) {
             self.min_time = self.min_time.min(*first);
             self.max_time = self.max_time.max(*last);
         }
@@ -144,9 +138,9 @@ impl PageBuilder {
             Some("the page is full")
         } else if self.series.last().is_some_and(|last| last.slot >= input.slot) {
             Some("slots are not ascending")
-        } else if rows == 0 && input.exemplars.is_empty() {
+        } else if rows == 0 {
             Some("it has no samples")
-        } else if rows > MAX_ROWS || input.exemplars.len() > MAX_ROWS {
+        } else if rows > MAX_ROWS {
             Some("it has too many rows")
         } else if input.values.len() != rows || !(input.starts.is_empty() || input.starts.len() == rows) {
             Some("its columns differ in length")
@@ -154,8 +148,6 @@ impl PageBuilder {
             Some("its stamps are not ascending")
         } else if !ascending || !inside {
             Some("its histograms are not ascending rows")
-        } else if !input.exemplars.is_sorted_by(|a, b| a.timestamp <= b.timestamp) {
-            Some("its exemplars are not ascending")
         } else {
             None
         }
@@ -178,7 +170,7 @@ impl PageBuilder {
         }
     }
 
-    /// Appends values, histograms, starts and exemplars, each with its length.
+    /// Appends values, histograms and starts, each with its length.
     fn add_parts(&mut self, input: &SeriesInput<'_>, flags: u8) {
         self.floats.clear();
         self.floats.extend_from_slice(input.values);
@@ -201,19 +193,6 @@ impl PageBuilder {
         }
         if flags & STARTS != 0 {
             self.part(|encoder, part| encoder.stamps(input.starts, part));
-        }
-        if flags & EXEMPLARS != 0 {
-            let stamps: Vec<i64> = input.exemplars.iter().map(|e| e.timestamp).collect();
-            let values: Vec<f64> = input.exemplars.iter().map(|e| e.value).collect();
-            push_varint(&mut self.body, stamps.len() as u64);
-            self.part(|encoder, part| encoder.stamps(&stamps, part));
-            self.part(|encoder, part| {
-                encoder.values(&values, part);
-            });
-            for exemplar in input.exemplars {
-                push_varint(&mut self.body, exemplar.labels.as_bytes().len() as u64);
-                self.body.extend_from_slice(exemplar.labels.as_bytes());
-            }
         }
     }
 

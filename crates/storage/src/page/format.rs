@@ -21,11 +21,9 @@ pub(super) const PRESENCE: u8 = 4;
 pub(super) const HISTOGRAMS: u8 = 8;
 /// The series has start timestamps.
 pub(super) const STARTS: u8 = 16;
-/// The series has exemplars.
-pub(super) const EXEMPLARS: u8 = 32;
-const ALL_FLAGS: u8 = 63;
+const ALL_FLAGS: u8 = 31;
 /// Parts that follow the values; when a series has any, the length of its values is written too.
-pub(super) const MORE: u8 = HISTOGRAMS | STARTS | EXEMPLARS;
+pub(super) const MORE: u8 = HISTOGRAMS | STARTS;
 
 /// The first byte of values that are those of an earlier series, whose position is the second and last byte. No
 /// coding of the chunk crate has this tag.
@@ -43,7 +41,7 @@ pub(super) struct ColumnEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeriesEntry {
     pub(super) slot: u32,
-    /// [`PRESENCE`], [`HISTOGRAMS`], [`STARTS`], [`EXEMPLARS`].
+    /// [`PRESENCE`], [`HISTOGRAMS`], [`STARTS`].
     pub(super) flags: u8,
     pub(super) column: usize,
     pub(super) rows: usize,

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use model::TimeRange;
 use model::seam::SeriesData;
-use model::{Exemplar, TimeRange};
 
 use super::{
     MAX_ROWS, MAX_SERIES, PageBuilder, PageError, PageMeta, PageReader, PageScratch, PageSummary, Precedence,
     SeriesInput, join,
 };
-
-/// The most exemplars of a series with the same timestamp that a merge keeps.
-const MAX_EXEMPLARS_AT_ONCE: usize = 16;
 
 /// Samples of a slot that are not to be kept: deleted, or beyond retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +48,15 @@ pub fn merge<B: AsRef<[u8]>>(
     let meta = PageMeta { sequence, last_sequence, late: metas().all(|m| m.late) };
     let series = collect(inputs)?;
 
-    let longest = series.values().map(|s| s.data.stamps.len().max(s.exemplars.len())).max().unwrap_or(0);
-    let target_rows = target_rows.clamp(1, MAX_ROWS - MAX_EXEMPLARS_AT_ONCE);
+    let longest = series.values().map(|s| s.data.stamps.len()).max().unwrap_or(0);
+    let target_rows = target_rows.clamp(1, MAX_ROWS);
     // Pages of equal size, rather than full ones and a rest.
     let rows = longest.div_ceil(longest.div_ceil(target_rows).max(1)).max(1);
     let mut after = i64::MIN;
     let mut builder = PageBuilder::new();
     loop {
         let until = series.values().filter_map(|s| s.cut(after, rows)).min().unwrap_or(i64::MAX);
-        let mut slots = series.iter().filter(|(_, s)| s.ends(after) != s.ends(until)).peekable();
+        let mut slots = series.iter().filter(|(_, s)| s.end(after) != s.end(until)).peekable();
         while slots.peek().is_some() {
             builder.begin(meta);
             for (slot, series) in slots.by_ref().take(MAX_SERIES) {
@@ -76,35 +73,27 @@ pub fn merge<B: AsRef<[u8]>>(
     }
 }
 
-/// All samples and exemplars of one slot.
+/// All samples of one slot.
 #[derive(Default)]
 struct Merged {
     data: SeriesData,
-    exemplars: Vec<Exemplar>,
 }
 
 impl Merged {
-    /// Rows and exemplars before the end of `until`.
-    fn ends(&self, until: i64) -> (usize, usize) {
-        (
-            self.data.stamps.partition_point(|t| *t <= until),
-            self.exemplars.partition_point(|e| e.timestamp <= until),
-        )
+    /// Rows before the end of `until`.
+    fn end(&self, until: i64) -> usize {
+        self.data.stamps.partition_point(|t| *t <= until)
     }
 
     /// The last time of a page that begins after `after` and has at most `rows` rows of this series; `None` when
     /// all of the rest fits.
     fn cut(&self, after: i64, rows: usize) -> Option<i64> {
-        let (row, exemplar) = self.ends(after);
-        let (stamps, exemplars) = (&self.data.stamps[row..], &self.exemplars[exemplar..]);
-        let of_stamps = (stamps.len() > rows).then(|| stamps[rows - 1]);
-        let of_exemplars = (exemplars.len() > rows).then(|| exemplars[rows - 1].timestamp);
-        of_stamps.into_iter().chain(of_exemplars).min()
+        let stamps = &self.data.stamps[self.end(after)..];
+        (stamps.len() > rows).then(|| stamps[rows - 1])
     }
 
     fn add(&self, slot: u32, after: i64, until: i64, builder: &mut PageBuilder) -> Result<(), PageError> {
-        let (row, exemplar) = self.ends(after);
-        let (row_end, exemplar_end) = self.ends(until);
+        let (row, row_end) = (self.end(after), self.end(until));
         let of_row = |at: u32| (row..row_end).contains(&(at as usize));
         let offset = u32::try_from(row).map_err(|_| PageError::Format("number of rows"))?;
         let histograms: Vec<_> = self
@@ -120,7 +109,6 @@ impl Merged {
             values: &self.data.values[row..row_end],
             histograms: &histograms,
             starts: if self.data.starts.is_empty() { &[] } else { &self.data.starts[row..row_end] },
-            exemplars: &self.exemplars[exemplar..exemplar_end],
         })
     }
 }
@@ -137,33 +125,18 @@ fn collect<B: AsRef<[u8]>>(inputs: &[MergeInput<'_, B>]) -> Result<BTreeMap<u32,
     let mut merged = BTreeMap::new();
     for (slot, places) in places {
         let mut parts: Vec<(Precedence, SeriesData)> = Vec::with_capacity(places.len());
-        let mut exemplars: Vec<Exemplar> = Vec::new();
         for (input, index) in places {
             let MergeInput { page, masks } = &inputs[input];
             let scratch = &mut scratches[input];
-            let masked = |time: i64| masks.iter().any(|m| m.slot == slot && m.range.contains(time));
             for range in gaps(masks, slot) {
                 let mut part = SeriesData::default();
                 page.read(index, range, scratch, &mut part)?;
                 parts.push((page.meta().precedence(), part));
             }
-            let mut of_page = Vec::new();
-            page.exemplars(index, TimeRange::ALL, scratch, &mut of_page)?;
-            exemplars.extend(of_page.into_iter().filter(|e| !masked(e.timestamp)));
         }
         let mut all = Merged::default();
         join(&parts, &mut all.data);
-        exemplars.sort_by_key(|e| e.timestamp);
-        for exemplar in exemplars {
-            let same = |e: &&Exemplar| e.timestamp == exemplar.timestamp;
-            let at_that_time = || all.exemplars.iter().rev().take_while(same);
-            let equal =
-                |e: &Exemplar| e.labels == exemplar.labels && e.value.to_bits() == exemplar.value.to_bits();
-            if at_that_time().count() < MAX_EXEMPLARS_AT_ONCE && !at_that_time().any(equal) {
-                all.exemplars.push(exemplar);
-            }
-        }
-        if !all.data.stamps.is_empty() || !all.exemplars.is_empty() {
+        if !all.data.stamps.is_empty() {
             merged.insert(slot, all);
         }
     }

@@ -1,10 +1,10 @@
 //! A page → the samples of one series.
 
+use model::TimeRange;
 use model::seam::SeriesData;
-use model::{Exemplar, Labels, TimeRange};
 
-use super::format::{EXEMPLARS, HISTOGRAMS, MORE, PRESENCE, Reader, SAME_AS, STARTS, SeriesEntry, Table};
-use super::{MAX_ROWS, PageError, PageMeta, presence};
+use super::format::{HISTOGRAMS, MORE, PRESENCE, Reader, SAME_AS, STARTS, SeriesEntry, Table};
+use super::{PageError, PageMeta, presence};
 
 /// What the table of a page says of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +15,6 @@ pub struct PageSeries {
     pub rows: usize,
     /// Whether some of them are histograms.
     pub has_histograms: bool,
-    /// Whether it has exemplars.
-    pub has_exemplars: bool,
     /// Its bytes in the page, without the shared column of stamps.
     pub bytes: usize,
 }
@@ -95,7 +93,6 @@ impl<B: AsRef<[u8]>> PageReader<B> {
             slot: entry.slot,
             rows: entry.rows,
             has_histograms: entry.flags & HISTOGRAMS != 0,
-            has_exemplars: entry.flags & EXEMPLARS != 0,
             bytes: entry.len,
         })
     }
@@ -179,48 +176,6 @@ impl<B: AsRef<[u8]>> PageReader<B> {
             out.starts.resize(out.stamps.len(), 0);
         }
         Ok(high - low)
-    }
-
-    /// Appends the exemplars of series `index` that lie in `range`.
-    pub fn exemplars(
-        &self,
-        index: usize,
-        range: TimeRange,
-        scratch: &mut PageScratch,
-        out: &mut Vec<Exemplar>,
-    ) -> Result<(), PageError> {
-        let entry = self.entry(index)?;
-        if entry.flags & EXEMPLARS == 0 {
-            return Ok(());
-        }
-        let damaged = |error| PageError::Series { slot: entry.slot, error };
-        let mut reader = Reader { bytes: self.blob(entry), at: 0 };
-        if entry.flags & PRESENCE != 0 {
-            presence::skip(&mut reader, self.table.columns[entry.column].rows)?;
-        }
-        reader.part()?;
-        if entry.flags & HISTOGRAMS != 0 {
-            reader.varint()?;
-            reader.part()?;
-            reader.part()?;
-        }
-        if entry.flags & STARTS != 0 {
-            reader.part()?;
-        }
-        let count = reader.varlen(MAX_ROWS)?;
-        scratch.positions.clear();
-        scratch.values.clear();
-        chunk::decode_stamps(reader.part()?, count, &mut scratch.positions).map_err(damaged)?;
-        chunk::decode_values(reader.part()?, count, &mut scratch.values).map_err(damaged)?;
-        for (&timestamp, &value) in scratch.positions.iter().zip(&scratch.values) {
-            let labels = reader.part()?;
-            if range.contains(timestamp) {
-                let labels =
-                    Labels::from_canonical(labels).map_err(|_| PageError::Format("labels of an exemplar"))?;
-                out.push(Exemplar { labels, value, timestamp });
-            }
-        }
-        Ok(())
     }
 
     /// The bytes of the values of an earlier series that `entry` refers to.

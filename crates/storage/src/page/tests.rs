@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::seam::SeriesData;
-use model::{Exemplar, Histogram, Labels, LogIndex, TimeRange};
+use model::{Histogram, LogIndex, TimeRange};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +19,6 @@ enum Value {
 type Series = BTreeMap<i64, (Value, i64)>;
 /// A series with the precedence of each sample.
 type Ranked = BTreeMap<i64, (Precedence, (Value, i64))>;
-type ExemplarKey = (i64, u64, Vec<u8>);
 
 fn histogram(sum: u64) -> Arc<Histogram> {
     Arc::new(Histogram {
@@ -66,21 +65,14 @@ fn series(data: &SeriesData) -> Series {
     series
 }
 
-fn exemplar((timestamp, bits, name): &ExemplarKey) -> Exemplar {
-    let value = String::from_utf8_lossy(name).into_owned();
-    let labels = Labels::from_pairs([("trace_id", value)]).unwrap();
-    Exemplar { labels, value: f64::from_bits(*bits), timestamp: *timestamp }
-}
-
-type Content = BTreeMap<u32, (Series, Vec<ExemplarKey>)>;
+type Content = BTreeMap<u32, Series>;
 
 fn build(meta: PageMeta, content: &Content) -> Option<(Vec<u8>, PageSummary)> {
     let mut builder = PageBuilder::new();
     builder.begin(meta);
-    for (slot, (series, exemplars)) in content {
+    for (slot, series) in content {
         let data = data(series);
-        let exemplars: Vec<Exemplar> = exemplars.iter().map(exemplar).collect();
-        if data.stamps.is_empty() && exemplars.is_empty() {
+        if data.stamps.is_empty() {
             continue;
         }
         builder
@@ -90,7 +82,6 @@ fn build(meta: PageMeta, content: &Content) -> Option<(Vec<u8>, PageSummary)> {
                 values: &data.values,
                 histograms: &data.histograms,
                 starts: &data.starts,
-                exemplars: &exemplars,
             })
             .unwrap();
     }
@@ -112,12 +103,7 @@ fn read(page: &[u8], range: TimeRange) -> Content {
         let mut data = SeriesData::default();
         let n = page.read(index, range, &mut scratch, &mut data).unwrap();
         assert_eq!(n, data.stamps.len());
-        let mut exemplars = Vec::new();
-        page.exemplars(index, range, &mut scratch, &mut exemplars).unwrap();
-        let keys = exemplars.iter().map(|e| {
-            (e.timestamp, e.value.to_bits(), e.labels.get("trace_id").unwrap_or("").as_bytes().to_vec())
-        });
-        content.insert(entry.slot, (series(&data), keys.collect()));
+        content.insert(entry.slot, series(&data));
     }
     content
 }
@@ -125,11 +111,10 @@ fn read(page: &[u8], range: TimeRange) -> Content {
 fn cut(content: &Content, range: TimeRange) -> Content {
     content
         .iter()
-        .filter(|(_, (series, exemplars))| !series.is_empty() || !exemplars.is_empty())
-        .map(|(slot, (series, exemplars))| {
+        .filter(|(_, series)| !series.is_empty())
+        .map(|(slot, series)| {
             let series = series.iter().filter(|(t, _)| range.contains(**t)).map(|(t, v)| (*t, *v)).collect();
-            let exemplars = exemplars.iter().filter(|e| range.contains(e.0)).cloned().collect();
-            (*slot, (series, exemplars))
+            (*slot, series)
         })
         .collect()
 }
@@ -148,11 +133,10 @@ fn content() -> impl Strategy<Value = Content> {
     let floats = prop::bool::weighted(0.7);
     let one =
         (any::<u32>(), floats, prop::collection::vec((value(), 0i64..3), 1..40), prop::bool::weighted(0.3));
-    let exemplars = prop::collection::vec((0i64..60, 0u64..3, prop::collection::vec(b'a'..b'd', 1..3)), 0..3);
-    (prop::collection::btree_map(0u32..40, (one, exemplars), 1..12), 0i64..3).prop_map(|(slots, jitter)| {
+    (prop::collection::btree_map(0u32..40, one, 1..12), 0i64..3).prop_map(|(slots, jitter)| {
         slots
             .into_iter()
-            .map(|(slot, ((misses, plain, values, starts), mut exemplars))| {
+            .map(|(slot, (misses, plain, values, starts))| {
                 let series = values
                     .into_iter()
                     .enumerate()
@@ -168,12 +152,7 @@ fn content() -> impl Strategy<Value = Content> {
                         )
                     })
                     .collect();
-                exemplars.sort();
-                exemplars.dedup();
-                if misses % 4 > 0 {
-                    exemplars.clear();
-                }
-                (slot, (series, exemplars))
+                (slot, series)
             })
             .collect()
     })
@@ -196,10 +175,9 @@ proptest! {
             prop_assert_eq!(read(&page, range), cut(&content, range));
             let reader = PageReader::open(&page).unwrap();
             prop_assert_eq!(reader.meta(), meta);
-            let series = content.values().filter(|(s, _)| !s.is_empty());
-            prop_assert_eq!(summary.samples, series.map(|(s, _)| s.len() as u64).sum::<u64>());
+            prop_assert_eq!(summary.samples, content.values().map(|s| s.len() as u64).sum::<u64>());
             prop_assert_eq!((reader.min_time(), reader.max_time()), (summary.min_time, summary.max_time));
-            let times = content.values().flat_map(|(s, e)| s.keys().copied().chain(e.iter().map(|e| e.0)));
+            let times = content.values().flat_map(|s| s.keys().copied());
             prop_assert_eq!(times.clone().min(), Some(summary.min_time));
             prop_assert_eq!(times.max(), Some(summary.max_time));
         }
@@ -231,7 +209,6 @@ proptest! {
                 for index in 0..reader.len() {
                     let mut data = SeriesData::default();
                     let _ = reader.read(index, TimeRange::ALL, &mut scratch, &mut data);
-                    let _ = reader.exemplars(index, TimeRange::ALL, &mut scratch, &mut Vec::new());
                 }
             }
         }
@@ -246,30 +223,23 @@ proptest! {
         // Later pages are further on in time but may overlap; each has a sequence of its own.
         let mut pages = Vec::new();
         let mut expected: BTreeMap<u32, Ranked> = BTreeMap::new();
-        let mut expected_exemplars: BTreeMap<u32, Vec<ExemplarKey>> = BTreeMap::new();
         let masks: Vec<(usize, Mask)> =
             masks.into_iter().map(|(at, slot, range)| (at.index(contents.len()), Mask { slot, range })).collect();
         for (n, (content, offset, late)) in contents.into_iter().enumerate() {
             let moved: Content = content
                 .into_iter()
-                .map(|(slot, (series, exemplars))| {
-                    let series = series.into_iter().map(|(t, v)| (t + offset, v)).collect();
-                    (slot, (series, exemplars))
-                })
+                .map(|(slot, series)| (slot, series.into_iter().map(|(t, v)| (t + offset, v)).collect()))
                 .collect();
             let meta = PageMeta { late, ..PageMeta::in_order(LogIndex(100 - n as u64)) };
             let Some((page, _)) = build(meta, &moved) else { continue };
             let of_page: Vec<Mask> = masks.iter().filter(|(at, _)| *at == n).map(|(_, m)| *m).collect();
-            for (slot, (series, exemplars)) in moved {
+            for (slot, series) in moved {
                 let masked = |t: i64| of_page.iter().any(|m| m.slot == slot && m.range.contains(t));
                 for (t, value) in series.into_iter().filter(|(t, _)| !masked(*t)) {
                     let best = expected.entry(slot).or_default().entry(t).or_insert((meta.precedence(), value));
                     if meta.precedence() < best.0 {
                         *best = (meta.precedence(), value);
                     }
-                }
-                for key in exemplars.into_iter().filter(|e| !masked(e.0)) {
-                    expected_exemplars.entry(slot).or_default().push(key);
                 }
             }
             pages.push((page, of_page));
@@ -278,7 +248,6 @@ proptest! {
         let inputs: Vec<_> =
             readers.iter().zip(&pages).map(|(page, (_, masks))| MergeInput { page, masks }).collect();
         let mut found: BTreeMap<u32, Series> = BTreeMap::new();
-        let mut found_exemplars: BTreeMap<u32, Vec<ExemplarKey>> = BTreeMap::new();
         let mut samples = 0;
         merge(&inputs, target, |page, summary| {
             let reader = PageReader::open(&page).unwrap();
@@ -286,12 +255,11 @@ proptest! {
             assert_eq!(Some(reader.meta().sequence), readers.iter().map(|r| r.meta().sequence).min());
             assert_eq!(Some(reader.meta().last_sequence), readers.iter().map(|r| r.meta().sequence).max());
             samples += summary.samples;
-            for (slot, (series, exemplars)) in read(&page, TimeRange::ALL) {
+            for (slot, series) in read(&page, TimeRange::ALL) {
                 assert!(series.len() <= target);
                 let before = found.entry(slot).or_default();
                 assert!(before.keys().last() < series.keys().next() || series.is_empty(), "pages are in order");
                 before.extend(series);
-                found_exemplars.entry(slot).or_default().extend(exemplars);
             }
         })
         .unwrap();
@@ -303,14 +271,6 @@ proptest! {
         found.retain(|_, series| !series.is_empty());
         prop_assert_eq!(samples, expected.values().map(|s| s.len() as u64).sum::<u64>());
         prop_assert_eq!(found, expected);
-        for keys in expected_exemplars.values_mut().chain(found_exemplars.values_mut()) {
-            keys.sort();
-        }
-        for keys in expected_exemplars.values_mut() {
-            keys.dedup();
-        }
-        found_exemplars.retain(|_, keys| !keys.is_empty());
-        prop_assert_eq!(found_exemplars, expected_exemplars);
     }
 }
 
@@ -379,8 +339,8 @@ fn equal_values_are_stored_once() {
         let content = read(&page, TimeRange::ALL);
         for slot in 0..copies {
             assert_eq!(content[&(2 * slot)], content[&(2 * slot + 1)]);
-            assert_eq!(content[&(2 * slot)].0.len(), if slot == 1 { 90 } else { 100 });
-            assert_eq!(content[&(2 * slot)].0[&45].0, Value::Float(values[45].to_bits()));
+            assert_eq!(content[&(2 * slot)].len(), if slot == 1 { 90 } else { 100 });
+            assert_eq!(content[&(2 * slot)][&45].0, Value::Float(values[45].to_bits()));
         }
         sizes.push(page.len());
     }
@@ -458,13 +418,11 @@ fn the_example_of_a_page_decodes() {
     };
     let ramp = floats(&[(0, 10.0), (1, 20.0), (2, 30.0), (3, 60.0)]);
     let expected = Content::from([
-        (5, (floats(&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0)]), Vec::new())),
-        (6, (ramp.clone(), Vec::new())),
-        (9, (floats(&[(1, 7.0), (2, 7.0), (3, 8.0)]), vec![(stamp(1), 1f64.to_bits(), Vec::new())])),
-        (10, (ramp, Vec::new())),
+        (5, floats(&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0)])),
+        (6, ramp.clone()),
+        (9, floats(&[(1, 7.0), (2, 7.0), (3, 8.0)])),
+        (10, ramp),
     ]);
     assert_eq!(read(&bytes, TimeRange::ALL), expected);
-    let mut exemplars = Vec::new();
-    reader.exemplars(2, TimeRange::ALL, &mut PageScratch::new(), &mut exemplars).unwrap();
-    assert_eq!(exemplars[0].labels, Labels::from_pairs([("id", "a")]).unwrap());
+    assert_eq!(build(PageMeta::in_order(LogIndex(42)), &expected).unwrap().0, bytes, "it is what is written");
 }

@@ -41,6 +41,11 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
+    /// Source, slot and ref by ordinal.
+    pub(crate) fn places(&self) -> &[(u32, u32, u64)] {
+        &self.places
+    }
+
     /// Source, slot and ref of the series with that ordinal.
     pub(crate) fn place(&self, ordinal: u32) -> Option<(u32, u32, u64)> {
         self.places.get(ordinal as usize).copied()

@@ -20,13 +20,13 @@ use crate::kv::{Batch, Family, scan_prefix};
 use crate::page::{Mask, MergeInput, PageReader, merge};
 
 /// Rows of a merged page.
-const TARGET_ROWS: usize = 480;
+pub(super) const TARGET_ROWS: usize = 480;
 /// A page with fewer rows in its longest series is small.
 const SMALL_ROWS: usize = TARGET_ROWS / 2;
 /// Small pages of a group that are worth a merge while the day goes on.
 const ENOUGH: u32 = 12;
 /// Set in the numbers of merged pages.
-const MERGED: u64 = 1 << 63;
+pub(super) const MERGED: u64 = 1 << 63;
 /// Series forgotten in one step.
 const MAX_FORGET: usize = 10_000;
 

@@ -11,9 +11,11 @@
 //! | `read.rs` | select and label calls |
 //! | `days.rs` | partitions and their sealed indexes |
 //! | `merge.rs` | background work: merge pages, seal indexes, drop what expired |
+//! | `clean.rs` | background work: deleted samples leave the disk |
 //! | `transfer.rs` | the state given to another node, or taken over from one |
 
 mod apply;
+mod clean;
 mod days;
 mod decide;
 mod keys;
@@ -84,6 +86,19 @@ pub struct MergeProgress {
     pub written_bytes: u64,
     /// Whether more work is waiting: call again soon.
     pub more: bool,
+}
+
+/// What a cleaning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Pages written anew.
+    pub pages: u64,
+    /// Bytes of pages saved by that, before compaction.
+    pub freed_bytes: u64,
+    /// Deletions that are forgotten, since nothing of what they deleted is left.
+    pub deletions: u64,
+    /// Pages that may still hold deleted samples: damaged ones, say.
+    pub left: u64,
 }
 
 /// One shard on this node.

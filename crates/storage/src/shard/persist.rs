@@ -277,7 +277,6 @@ fn late_pages(
                     values: &data.values,
                     histograms: &data.histograms,
                     starts: &data.starts,
-                    exemplars: &[],
                 };
                 let added = builder.add(&input);
                 debug_assert!(added.is_ok(), "late samples keep the rules of a page");
