@@ -469,8 +469,9 @@ impl Queries {
                 match self.random.below(5) {
                     0 => format!("abs({inner})"),
                     1 => format!("clamp_max({inner}, 30)"),
-                    2 => format!("round({inner}, 0.5)"),
-                    3 => format!("sgn({inner})"),
+                    // Of samples as they are: these make much of a rounding error.
+                    2 => format!("round({}, 0.5)", self.selector()),
+                    3 => format!("sgn({})", self.selector()),
                     _ => format!("sqrt({inner})"),
                 }
             }

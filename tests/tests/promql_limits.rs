@@ -35,7 +35,7 @@ fn refused(
 ) -> Result<()> {
     let shown: String = form.chars().take(120).collect();
     let (code, answer) = ask(client, path, form)?;
-    let text = answer["error"].as_str().context("an error")?;
+    let text = answer["error"].as_str().with_context(|| format!("{path} {shown}: no error"))?;
     ensure!(code == status && answer["errorType"] == kind, "{shown}: {code} {answer}");
     ensure!(texts.iter().all(|part| text.contains(part)), "{shown}: {text}");
     ensure!(text.len() < 1_000, "{shown}: the text is not shown in full: {text}");

@@ -220,6 +220,8 @@ fn vector(noise: &mut Noise, depth: usize) -> String {
         6 => {
             let operator =
                 noise.one(&["+", "-", "*", "/", "%", "^", ">", "<", "==", "!=", ">= bool", "<= bool"]);
+            // What is left of a division makes much of the rounding that the deviation of large values has there.
+            let operator = if operator == "%" && inner.contains("std") { "*" } else { operator };
             let number = noise.one(&["2", "0.5", "-1", "0", "NaN"]);
             if noise.below(2) == 0 {
                 format!("({inner}) {operator} {number}")

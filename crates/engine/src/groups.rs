@@ -156,30 +156,38 @@ fn count_present(count: &mut [u32], floats: &[f64]) {
     }
 }
 
-/// `n·Σx² − (Σx)²`, exactly, over n²: the variance. Equal values give exactly 0, unless their squares are beyond the
+/// `n·Σx² − (Σx)²`, rounded once, over n²: the variance. Equal values give exactly 0, unless their squares are beyond the
 /// largest float: then it is infinite as soon as there are two.
-fn variance(count: u32, sum: (f64, f64), squares: (f64, f64)) -> f64 {
+fn variance(count: u32, sum: [f64; 4], squares: [f64; 4]) -> f64 {
+    /// Squares above it are scaled down, so that their products stay floats.
+    const LARGE: f64 = 1e200;
+    /// 2^−256.
+    const DOWN: f64 = f64::from_bits((1023 - 256) << 52);
     let n = f64::from(count);
-    if !sum.0.is_finite() || squares.0.is_nan() {
+    if !sum[0].is_finite() || squares[0].is_nan() {
         return f64::NAN;
     }
-    if squares.0.is_infinite() {
+    if squares[0].is_infinite() {
         return if count == 1 { 0.0 } else { f64::INFINITY };
     }
+    let down = if squares[0] > LARGE { DOWN } else { 1.0 };
+    let (sum, squares) = (sum.map(|part| part * down), squares.map(|part| part * down * down));
     let mut total = Exact::default();
-    let mut add = |a: f64, b: f64, sign: f64| {
+    let mut add = |a: f64, b: f64| {
         let (product, error) = two_product(a, b);
-        total.add(sign * product);
-        if product.is_finite() {
-            total.add(sign * error);
-        }
+        total.add(product);
+        total.add(error);
     };
-    add(n, squares.0, 1.0);
-    add(n, squares.1, 1.0);
-    add(sum.0, sum.0, -1.0);
-    add(sum.0, 2.0 * sum.1, -1.0);
-    add(sum.1, sum.1, -1.0);
-    (total.sum() / n / n).max(0.0)
+    for part in squares.into_iter().filter(|part| *part != 0.0) {
+        add(n, part);
+    }
+    for (at, part) in sum.iter().enumerate().filter(|(_, part)| **part != 0.0) {
+        add(-part, *part);
+        for other in sum[at + 1..].iter().filter(|other| **other != 0.0) {
+            add(-2.0 * part, *other);
+        }
+    }
+    (total.sum() / n / n / down / down).max(0.0)
 }
 
 /// One group.
@@ -354,7 +362,7 @@ fn finish(
         State::Count(count) => count.iter().map(|n| or_absent(*n, f64::from(*n))).collect(),
         State::Moments { sums, squares, count } => (0..steps)
             .map(|s| {
-                let variance = variance(count[s], sums.double(s), squares.double(s));
+                let variance = variance(count[s], sums.parts(s), squares.parts(s));
                 let value = if op == AggregateOp::Stddev { variance.sqrt() } else { variance };
                 or_absent(count[s], value)
             })
@@ -391,4 +399,47 @@ fn finish(
         column.put_histogram(step, Arc::new(h));
     }
     column
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(values: &[f64]) -> f64 {
+        let (mut sums, mut squares) = (ExactSums::new(1), ExactSums::new(1));
+        for value in values {
+            sums.add(0, *value);
+            let (square, error) = two_product(*value, *value);
+            squares.add(0, square);
+            squares.add(0, error);
+        }
+        variance(values.len() as u32, sums.parts(0), squares.parts(0))
+    }
+
+    proptest! {
+        #[test]
+        fn equal_values_have_no_variance(value in -1e140f64..1e140, small in -1.0f64..1.0, count in 1usize..60) {
+            prop_assert_eq!(of(&vec![value; count]), 0.0);
+            prop_assert_eq!(of(&vec![small; count]), 0.0);
+        }
+
+        #[test]
+        fn the_variance_is_that_of_distances(values in prop::collection::vec(-1e3f64..1e3, 2..40), far in 0i32..12) {
+            // Moved far away, where distances are a small part of the values.
+            let base = 10f64.powi(far);
+            let moved: Vec<f64> = values.iter().map(|v| (v * 1024.0).round() / 1024.0 + base).collect();
+            let count = moved.len() as f64;
+            let mean = moved.iter().map(|v| v - base).sum::<f64>() / count;
+            let expected = moved.iter().map(|v| (v - base - mean).powi(2)).sum::<f64>() / count;
+            prop_assert!((of(&moved) - expected).abs() <= 1e-9 * expected.max(1e-6), "{} {expected}", of(&moved));
+        }
+    }
+
+    #[test]
+    fn large_values_have_a_finite_variance() {
+        assert_eq!(of(&[9e153, -9e153]), 9e153 * 9e153);
+        assert_eq!(of(&[9e153, 9e153, 9e153]), 0.0);
+    }
 }

@@ -265,22 +265,25 @@ impl ExactSums {
         }
     }
 
-    /// The sum at `step` as an unevaluated sum of two floats, correct to about 106 bits.
-    pub(crate) fn double(&self, step: usize) -> (f64, f64) {
-        match self.wide.get(step).and_then(Option::as_ref) {
-            None => two_sum(self.high[step], self.low[step]),
-            Some(wide) => {
-                let mut all = wide.clone();
-                all.add(self.high[step]);
-                all.add(self.low[step]);
-                let first = all.round_scaled(0);
-                if !first.is_finite() {
-                    return (first, 0.0);
-                }
-                all.add(-first);
-                (first, all.round_scaled(0))
+    /// The sum at `step` as an unevaluated sum of floats, the largest first, correct to about 212 bits.
+    pub(crate) fn parts(&self, step: usize) -> [f64; 4] {
+        let (high, low) = (self.high[step], self.low[step]);
+        let Some(wide) = self.wide.get(step).and_then(Option::as_ref) else {
+            let (first, second) = two_sum(high, low);
+            return [first, second, 0.0, 0.0];
+        };
+        let mut rest = wide.clone();
+        rest.add(high);
+        rest.add(low);
+        let mut parts = [0.0; 4];
+        for part in &mut parts {
+            *part = rest.round_scaled(0);
+            if !part.is_finite() {
+                break;
             }
+            rest.add(-*part);
         }
+        parts
     }
 }
 

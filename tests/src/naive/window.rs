@@ -24,6 +24,7 @@ pub(super) fn of_window(
         "changes" => pairs().filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan())).count() as f64,
         "resets" => pairs().filter(|(a, b)| b < a).count() as f64,
         "irate" | "idelta" => return Ok(instant(name == "irate", window)),
+        "stddev_over_time" | "stdvar_over_time" if values().all(|v| v == first.1 && v.is_finite()) => 0.0,
         "stddev_over_time" => variance(&values().collect::<Vec<_>>()).sqrt(),
         "stdvar_over_time" => variance(&values().collect::<Vec<_>>()),
         "quantile_over_time" => quantile(params[0], values().collect()),
@@ -99,6 +100,9 @@ fn instant(is_counter: bool, window: &[(i64, f64)]) -> Option<f64> {
 pub(super) fn variance(values: &[f64]) -> f64 {
     let count = values.len() as f64;
     let mean = sum(values.iter().copied()) / count;
+    if values.iter().all(|v| *v == values[0] && v.abs() < 1e154) {
+        return 0.0;
+    }
     // Where squares are beyond the largest float, so is their sum.
     if values.len() > 1 && values.iter().all(|v| v.is_finite()) && values.iter().any(|v| v.abs() > 1e154) {
         return f64::INFINITY;
@@ -117,6 +121,9 @@ pub(super) fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));
     let rank = q * (values.len() - 1) as f64;
     let (lower, weight) = (rank.floor() as usize, rank - rank.floor());
+    if weight == 0.0 {
+        return values[lower];
+    }
     let upper = (lower + 1).min(values.len() - 1);
     values[lower] * (1.0 - weight) + values[upper] * weight
 }

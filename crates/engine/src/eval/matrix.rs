@@ -43,7 +43,7 @@ impl Evaluator<'_> {
                 series.floats = extend(&series.floats, start, end, select.extended == Extended::Smoothed);
             }
             if !series.floats.is_empty() || !series.histograms.is_empty() {
-                self.ctx.budget.charge((series.floats.len() * size_of::<Point>()) as u64)?;
+                self.ctx.budget.charge(bytes(&series))?;
                 all.push(series);
             }
             Ok(())
@@ -51,6 +51,14 @@ impl Evaluator<'_> {
         all.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         Ok(Value::Matrix(all))
     }
+}
+
+/// What a series of the answer takes.
+fn bytes(series: &Series) -> u64 {
+    let histograms: usize =
+        series.histograms.iter().map(|p| size_of::<HistogramPoint>() + p.histogram.memory()).sum();
+    let floats = series.floats.len() * size_of::<Point>();
+    (size_of::<Series>() + series.labels.as_bytes().len() + floats + histograms) as u64
 }
 
 /// The samples of a range with one at each end, taken from outside or interpolated.
