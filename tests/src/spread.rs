@@ -105,6 +105,7 @@ impl Spread {
             memory_bytes: 0,
             lookback_ms: ctx.lookback_ms,
             features: ctx.features,
+            steps: None,
             parts: parts.to_vec(),
         }
         .encode()

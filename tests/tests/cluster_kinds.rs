@@ -205,6 +205,24 @@ fn every_kind_reads_the_same_from_every_node() -> Result<()> {
     );
     ensure!(nodes[2].query("ended", Some(at as f64))?.as_array().is_some_and(Vec::is_empty), "stale");
 
+    // Samples by step: of windows of 30 s, four samples of six series.
+    let query = encoded("sum(rate(requests_total[30s]))");
+    for node in &nodes {
+        let answer = node.api(&format!("/api/v1/query_range?query={query}&{span}&step=15&stats=all"))?;
+        let samples = &answer["stats"]["samples"];
+        let steps = |counts: [u64; 5]| {
+            let pairs =
+                (from..).step_by(15).zip(counts).map(|(time, count)| serde_json::json!([time, count]));
+            Value::Array(pairs.collect())
+        };
+        ensure!(samples["totalQueryableSamplesPerStep"] == steps([0, 6, 12, 12, 12]), "{samples}");
+        ensure!(samples["samplesReadPerStep"] == steps([0, 6, 6, 6, 6]), "{samples}");
+        ensure!(samples["totalQueryableSamples"] == 42 && samples["samplesRead"] == 24, "{samples}");
+        let answer = node.api(&format!("/api/v1/query?query=requests_total&time={at}&stats=all"))?;
+        let samples = &answer["stats"]["samples"];
+        ensure!(samples["totalQueryableSamplesPerStep"] == serde_json::json!([[at, 6]]), "{samples}");
+    }
+
     // Federation: lines of each node, whatever their order.
     let federated = nodes
         .iter()

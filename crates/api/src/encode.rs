@@ -3,7 +3,7 @@
 //! [`ResultEncoder`] writes an answer in pieces, so that a large one is never in memory as a whole twice.
 
 use model::{Histogram, Labels, number};
-use query::{Between, HistogramPoint, Point, QueryStats, Sample, SampleValue, Series, Value};
+use query::{Between, HistogramPoint, Point, QueryStats, Sample, SampleValue, Series, StepSamples, Value};
 
 use crate::body::Pieces;
 
@@ -374,10 +374,17 @@ fn push_stats(out: &mut String, stats: &QueryStats) {
         out.push(':');
         number::push_api_float(out, seconds);
     }
-    out.push_str(r#"},"samples":{"totalQueryableSamples":"#);
-    push_unsigned(out, stats.samples);
-    out.push_str(r#","samplesRead":"#);
-    push_unsigned(out, stats.samples);
+    out.push_str(r#"},"samples":{"#);
+    let of_steps = |of: fn(&StepSamples) -> u64| {
+        if stats.steps.is_empty() { stats.samples } else { stats.steps.iter().map(of).sum() }
+    };
+    push_steps(out, "totalQueryableSamplesPerStep", &stats.steps, |step| step.all);
+    out.push_str(r#""totalQueryableSamples":"#);
+    push_unsigned(out, of_steps(|step| step.all));
+    out.push(',');
+    push_steps(out, "samplesReadPerStep", &stats.steps, |step| step.new);
+    out.push_str(r#""samplesRead":"#);
+    push_unsigned(out, of_steps(|step| step.new));
     out.push_str(r#","peakSamples":"#);
     push_unsigned(out, stats.peak_bytes / 16);
     out.push_str(r#"},"isobar":{"shards":"#);
@@ -386,6 +393,23 @@ fn push_stats(out: &mut String, stats: &QueryStats) {
     push_unsigned(out, stats.peak_bytes);
     push_between(out, &stats.between);
     out.push_str("}}");
+}
+
+/// Appends `"name":[[time,samples],…],`, unless there are no steps.
+fn push_steps(out: &mut String, name: &str, steps: &[StepSamples], of: fn(&StepSamples) -> u64) {
+    if steps.is_empty() {
+        return;
+    }
+    push_string(out, name);
+    out.push_str(":[");
+    for (at, step) in steps.iter().enumerate() {
+        out.push_str(if at > 0 { ",[" } else { "[" });
+        push_time(out, step.time);
+        out.push(',');
+        push_unsigned(out, of(step));
+        out.push(']');
+    }
+    out.push_str("],");
 }
 
 /// Appends what went between nodes for a query, when anything did.

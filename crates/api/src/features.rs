@@ -53,7 +53,7 @@ pub(crate) async fn features(State(state): Shared) -> Response {
             "offset": true,
             "on": true,
             "per_query_lookback_delta": true,
-            "per_step_stats": false,
+            "per_step_stats": true,
             "smoothed": true,
             "subqueries": true,
             "type_and_unit_labels": engine.type_and_unit_labels,

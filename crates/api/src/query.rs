@@ -76,7 +76,16 @@ pub(crate) fn options(params: &Params) -> Result<Options, ApiError> {
     let lookback_ms = lookback.map(|ns| ns / 1_000_000);
     let origin = params.origin.clone();
     let use_start_timestamps = params.use_start_timestamps()?;
-    Ok(Options { tenant: params.tenant(), timeout, lookback_ms, read_level, use_start_timestamps, origin })
+    let per_step = params.get("stats") == "all";
+    Ok(Options {
+        tenant: params.tenant(),
+        timeout,
+        lookback_ms,
+        read_level,
+        use_start_timestamps,
+        origin,
+        per_step,
+    })
 }
 
 fn answer(outcome: Outcome, text: &str, limit: usize, stats: &str) -> Response {

@@ -23,12 +23,14 @@ mod label_set;
 mod math;
 mod plan;
 mod quantile;
+mod steps;
 mod sum;
 mod value;
 mod window;
 
 pub use annotations::{Annotation, AnnotationKind, Annotations};
 pub use error::EvalError;
+pub use steps::StepCounts;
 pub use value::{HistogramPoint, Point, Sample, SampleValue, Series, Value};
 
 use std::cell::RefCell;
@@ -69,6 +71,8 @@ pub struct EvalContext {
     pub features: Features,
     /// Cancellation, deadline, memory.
     pub budget: Arc<QueryBudget>,
+    /// Where samples are counted by the query's steps, if somebody asked for that.
+    pub steps: Option<Arc<StepCounts>>,
 }
 
 impl EvalContext {
@@ -82,6 +86,7 @@ impl EvalContext {
             is_instant: true,
             features: Features::default(),
             budget,
+            steps: None,
         }
     }
 

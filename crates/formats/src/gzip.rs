@@ -10,14 +10,22 @@ use crate::DecodeError;
 const PIECE: usize = 64 << 10;
 
 /// The bytes that gzip `body` (one member or several) was made from. Fails with [`DecodeError::TooLarge`] as soon as
-/// there are more than `limit` (0 = none); never holds more than `limit` and one piece of 64 KiB.
+/// there are more than `limit` (0 = none), and at once when the trailer says so; never holds more than `limit` and one
+/// piece of 64 KiB.
 pub fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
+    let no_memory = |_| DecodeError::Gzip("no memory for the body".into());
+    let declared = declared_length(body).map_or(0, |length| length as usize);
+    crate::check_limit("decompressed body in bytes", declared, limit)?;
     let mut decoder = MultiGzDecoder::new(body);
     let mut out = Vec::new();
+    if limit != 0 {
+        // In one piece, so that it need not move while it grows; what stays unused is never touched.
+        out.try_reserve_exact(declared + 1).map_err(no_memory)?;
+    }
     loop {
         let before = out.len();
         let room = if limit == 0 { PIECE } else { PIECE.min(limit + 1 - before) };
-        out.try_reserve(room).map_err(|_| DecodeError::Gzip("no memory for the body".into()))?;
+        out.try_reserve(room).map_err(no_memory)?;
         let read = decoder.by_ref().take(room as u64).read_to_end(&mut out);
         read.map_err(|error| DecodeError::Gzip(error.to_string()))?;
         crate::check_limit("decompressed body in bytes", out.len(), limit)?;

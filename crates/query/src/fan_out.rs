@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::distribute::{Fragment, Part, Partial, Plan, Push, plan, run};
-use engine::{Answer, EvalContext};
+use engine::{Answer, EvalContext, StepCounts};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use model::seam::{QueryBudget, ReadLevel, SelectRequest, ShardReader};
@@ -231,6 +231,7 @@ impl FanOut<'_> {
                 memory_bytes: self.memory_bytes,
                 lookback_ms: context.lookback_ms,
                 features: context.features,
+                steps: context.steps.as_deref().map(StepCounts::grid),
                 parts: parts.to_vec(),
             }
             .encode()),
@@ -298,7 +299,13 @@ fn finish(
             Given::Bytes(bytes) => {
                 let partial = Partial::decode(&bytes, plan.parts(), budget);
                 budget.release(bytes.len() as u64);
-                partial?
+                let partial = partial?;
+                if let Some(counts) = &context.steps {
+                    for (step, (all, new)) in partial.steps().iter().enumerate() {
+                        counts.add(step, *all, *new);
+                    }
+                }
+                partial
             }
             Given::Partial(partial) => partial,
             Given::Told(_) => continue,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use engine::{Annotation, EvalContext, Value};
+use engine::{Annotation, EvalContext, StepCounts, Value};
 use model::seam::{Clock, QueryBudget, ReadLevel, SelectRequest, SeriesExemplars, SeriesSource, ShardReader};
 use model::{Epoch, Exemplar, Labels, Matcher, MetricMetadata, ShardId, StepGrid, TenantId, TimeRange, time};
 use prometheus_client::registry::Registry;
@@ -22,7 +22,7 @@ use crate::leaf::{Place, Pool};
 use crate::log::{Logged, Origin, QueryLog};
 use crate::lookup::{Ask, Told};
 use crate::metrics::{ErrorLabel, KindLabel, Metrics};
-use crate::stats::{Between, QueryStats, Timings};
+use crate::stats::{Between, QueryStats, StepSamples, Timings};
 use crate::union::Union;
 use crate::{snapshot, syntax_tree};
 
@@ -41,6 +41,8 @@ pub struct Options {
     pub use_start_timestamps: Option<bool>,
     /// Where the question came from, for the query log.
     pub origin: Option<Origin>,
+    /// Count samples by step, see [`QueryStats::steps`].
+    pub per_step: bool,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             read_level,
             use_start_timestamps: None,
             origin: None,
+            per_step: false,
         }
     }
 }
@@ -98,6 +101,14 @@ pub(crate) struct Call {
     started: Instant,
     pub(crate) budget: Arc<QueryBudget>,
     pub(crate) active: ActiveGuard,
+    per_step: bool,
+}
+
+/// Samples by step, if they were counted.
+fn step_samples(counts: Option<&StepCounts>) -> Vec<StepSamples> {
+    let Some(counts) = counts else { return Vec::new() };
+    let of = |(step, (all, new))| StepSamples { time: counts.grid().at(step), all, new };
+    counts.counts().into_iter().enumerate().map(of).collect()
 }
 
 impl Frontend {
@@ -360,7 +371,7 @@ impl Frontend {
         result: &Result<Outcome, QueryError>,
     ) {
         let stats = match result {
-            Ok(outcome) => outcome.stats,
+            Ok(outcome) => outcome.stats.clone(),
             Err(_) => QueryStats {
                 timings: Timings { exec_total: call.started.elapsed().as_secs_f64(), ..Timings::default() },
                 samples: call.budget.samples(),
@@ -401,6 +412,8 @@ impl Frontend {
         let preparing = Instant::now();
         let context = self.context(options, end_ms, is_instant, Arc::clone(&call.budget));
         let mut place = Some(place);
+        let steps = call.per_step.then(|| Arc::new(StepCounts::new(grid)));
+        let context = EvalContext { steps: steps.clone(), ..context };
         let (answer, between, shards, prepared, evaluated) = loop {
             let place = match place.take() {
                 Some(place) => place,
@@ -441,6 +454,7 @@ impl Frontend {
             peak_bytes: call.budget.peak_bytes(),
             shards,
             between,
+            steps: step_samples(steps.as_deref()),
         };
         let annotations = answer.annotations.iter().cloned().collect();
         Ok(Outcome { value: answer.value, annotations, stats })
@@ -483,6 +497,7 @@ impl Frontend {
             is_instant,
             features,
             budget,
+            steps: None,
         }
     }
 
@@ -596,6 +611,7 @@ impl Frontend {
             started,
             budget,
             active,
+            per_step: options.per_step,
         }
     }
 

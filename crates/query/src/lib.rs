@@ -36,4 +36,4 @@ pub use frontend::{Frontend, Options, Outcome};
 pub use log::Origin;
 pub use raw::Wanted;
 pub use runner::Leaf;
-pub use stats::{Between, QueryStats, Timings};
+pub use stats::{Between, QueryStats, StepSamples, Timings};

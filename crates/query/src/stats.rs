@@ -17,8 +17,19 @@ pub struct Timings {
     pub exec_total: f64,
 }
 
+/// Samples that one step saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepSamples {
+    /// Which step, ms.
+    pub time: i64,
+    /// All of them: of a range its whole window. Of absent_over_time and info's labels none are counted.
+    pub all: u64,
+    /// Those that the step before did not see.
+    pub new: u64,
+}
+
 /// What a query cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryStats {
     /// Times.
     pub timings: Timings,
@@ -30,6 +41,8 @@ pub struct QueryStats {
     pub shards: u64,
     /// What went between nodes.
     pub between: Between,
+    /// By step; empty unless [`crate::Options::per_step`] asked for it.
+    pub steps: Vec<StepSamples>,
 }
 
 /// What went between nodes for one query; all zero when this node alone answered it.

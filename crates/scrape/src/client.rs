@@ -67,6 +67,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) headers: &'a [(HeaderName, HeaderValue)],
     /// Most bytes of the decoded body.
     pub(crate) body_limit: u64,
+    /// Read with rests, since it is likely to be too large.
+    pub(crate) paced: bool,
     /// Most time for all of it.
     pub(crate) timeout: Duration,
 }
@@ -228,7 +230,8 @@ impl HttpClient {
         let (content_type, gzip) = (text(CONTENT_TYPE), text(CONTENT_ENCODING) == "gzip");
         let url = || fetch.url.redacted();
         let (body, shares) =
-            body::read(response.into_body(), gzip, fetch.body_limit, &self.shared.budget, url).await?;
+            body::read(response.into_body(), gzip, (fetch.body_limit, fetch.paced), &self.shared.budget, url)
+                .await?;
         Ok(Answer { content_type, body, _shares: shares })
     }
 

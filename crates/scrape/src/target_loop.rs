@@ -33,6 +33,46 @@ const INLINE_BYTES: usize = 128 << 10;
 /// Bodies over this size are parsed one at a time on a node.
 const HUGE_BYTES: usize = 4 << 20;
 
+/// Bytes that are read of a body while its target is known for bodies over the limit: more than most targets have.
+const GLANCE_BYTES: u64 = 1 << 20;
+/// Scrapes between the first body over the limit and the next reading up to the limit.
+const FIRST_PAUSE: u32 = 8;
+/// The most scrapes between two such readings.
+const MAX_PAUSE: u32 = 32;
+
+/// Whether a target is known for bodies over the limit. Reading up to the limit at each scrape would cost the scrapes of
+/// others, so of such a target that is done only once in a while; in between a scrape fails as soon as the body is no
+/// small one.
+#[derive(Debug, Default)]
+struct Oversize {
+    /// Scrapes between readings; 0 when it is not known for anything.
+    pause: u32,
+    /// Scrapes left until the next reading.
+    left: u32,
+}
+
+impl Oversize {
+    /// How much of a body is read now, under the job's `limit`.
+    fn limit(&self, limit: u64) -> u64 {
+        if self.left > 0 { limit.min(GLANCE_BYTES) } else { limit }
+    }
+
+    /// Whether it is likely to be too large again.
+    fn is_known(&self) -> bool {
+        self.pause > 0
+    }
+
+    /// It was too large.
+    fn again(&mut self) {
+        if self.left > 0 {
+            self.left -= 1;
+            return;
+        }
+        self.pause = if self.pause == 0 { FIRST_PAUSE } else { (self.pause * 2).min(MAX_PAUSE) };
+        self.left = self.pause;
+    }
+}
+
 /// What the last scrape of a target was like.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health {
@@ -128,6 +168,7 @@ pub(crate) struct Scraper {
     headers: Vec<(HeaderName, HeaderValue)>,
     labels: ReportLabels,
     cache: SeriesCache,
+    oversize: Oversize,
 }
 
 /// A body as read, or why there is none, and how large it was.
@@ -150,6 +191,7 @@ impl Scraper {
             headers: headers(&runtime.job, of.target.timeout)?,
             labels: ReportLabels::new(&of.target.labels).map_err(|e| e.to_string())?,
             cache: SeriesCache::default(),
+            oversize: Oversize::default(),
             runtime,
         })
     }
@@ -224,6 +266,9 @@ impl Scraper {
         if !same_labels(&runtime.job, &self.runtime.job) {
             self.cache = SeriesCache::default();
         }
+        if runtime.job.body_size_limit != self.runtime.job.body_size_limit {
+            self.oversize = Oversize::default();
+        }
         match headers(&runtime.job, self.target.timeout) {
             Ok(headers) => self.headers = headers,
             Err(error) => {
@@ -245,16 +290,28 @@ impl Scraper {
         }
         let job = Arc::clone(&self.runtime.job);
         let body_limit = if job.body_size_limit == 0 { DEFAULT_BODY_LIMIT } else { job.body_size_limit };
-        let fetch =
-            Fetch { url: &self.url, headers: &self.headers, body_limit, timeout: self.target.timeout };
+        let fetch = Fetch {
+            url: &self.url,
+            headers: &self.headers,
+            body_limit: self.oversize.limit(body_limit),
+            paced: self.oversize.is_known(),
+            timeout: self.target.timeout,
+        };
         let fetched = match self.shared.options.own.as_ref().filter(|_| job.own) {
             Some(own) => self.ask(own),
             None => self.runtime.client.fetch(&fetch).await,
         };
         let answer = match fetched {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.oversize = Oversize::default();
+                answer
+            }
             Err(error) => {
                 let too_large = matches!(error, FetchError::TooLarge);
+                let too_slow = matches!(error, FetchError::Timeout { .. }) && self.oversize.is_known();
+                if too_large || too_slow {
+                    self.oversize.again();
+                }
                 self.shared.metrics.body_limit.inc_by(u64::from(too_large));
                 return failed(error.to_string(), if too_large { -1.0 } else { 0.0 });
             }

@@ -11,6 +11,7 @@
 //! | varint, varint | deadline (ms from arrival), memory budget (bytes, 0 = none) |
 //! | signed | lookback, ms |
 //! | 1 | features, a bit each |
+//! | varint, signed, signed | number of the query's steps by which samples are to be counted, and if it is not 0: their start, their distance |
 //! | list | named inputs: none so far |
 //! | list | parts: kind, text, spans, grid (start, step, count), range of times, counts only |
 
@@ -24,10 +25,10 @@ use promql::ast::Span;
 use super::text::PartText;
 use super::{Part, PartKind};
 use crate::coding::{Reader, Writer};
-use crate::{EvalContext, Features};
+use crate::{EvalContext, Features, StepCounts};
 
 /// Version of the coding of fragments and partials.
-pub(super) const CODING_VERSION: u8 = 1;
+pub(super) const CODING_VERSION: u8 = 2;
 
 /// The version of the language and of its evaluation. Parts are pushed only between equal versions, so it grows with
 /// every change by which the same text may get another value.
@@ -35,6 +36,9 @@ pub const LANGUAGE_VERSION: u64 = 1;
 
 /// The most steps that a fragment may ask for.
 const MAX_STEPS: u64 = 20_000_000;
+
+/// The most steps by which samples are counted: more than the API lets a query have.
+const MAX_COUNTED: u64 = 1_000_000;
 
 /// The parts of a query for one place.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +59,8 @@ pub struct Fragment {
     pub lookback_ms: i64,
     /// Features that change results.
     pub features: Features,
+    /// By which steps samples are to be counted, if at all.
+    pub steps: Option<StepGrid>,
     /// What is to be evaluated.
     pub parts: Vec<Part>,
 }
@@ -71,6 +77,7 @@ impl Fragment {
             is_instant: false,
             features: self.features,
             budget,
+            steps: self.steps.map(|grid| Arc::new(StepCounts::new(grid))),
         }
     }
 
@@ -98,6 +105,11 @@ impl Fragment {
         to.u8(u8::from(delayed_name_removal)
             | u8::from(type_and_unit_labels) << 1
             | u8::from(use_start_timestamps) << 2);
+        to.varint(self.steps.map_or(0, |grid| grid.count as u64));
+        if let Some(grid) = self.steps {
+            to.signed(grid.start);
+            to.signed(grid.step);
+        }
         to.varint(0);
         to.varint(self.parts.len() as u64);
         for part in &self.parts {
@@ -158,6 +170,10 @@ impl Fragment {
         if lookback_ms <= 0 || features > 7 {
             return Err(from.damaged("an impossible evaluation context"));
         }
+        let steps = match from.varint()? {
+            0 => None,
+            count => Some(grid(&mut from, count)?),
+        };
         if from.varint()? != 0 {
             return Err(from.damaged("named inputs are not known in this version"));
         }
@@ -180,9 +196,20 @@ impl Fragment {
                 type_and_unit_labels: features & 2 != 0,
                 use_start_timestamps: features & 4 != 0,
             },
+            steps,
             parts,
         })
     }
+}
+
+/// A grid of `count` steps, whose start and distance stand here.
+fn grid(from: &mut Reader<'_>, count: u64) -> Result<StepGrid, Failure> {
+    let (start, step) = (from.signed()?, from.signed()?);
+    let last = step.checked_mul(count as i64).and_then(|all| start.checked_add(all));
+    if step <= 0 || count == 0 || count > MAX_COUNTED || last.is_none() {
+        return Err(from.damaged("an impossible step grid"));
+    }
+    Ok(StepGrid { start, step, count: count as usize })
 }
 
 fn part(from: &mut Reader<'_>) -> Result<Part, Failure> {
@@ -240,6 +267,7 @@ mod tests {
             memory_bytes: 1 << 30,
             lookback_ms: 300_000,
             features: Features { type_and_unit_labels: true, ..Features::default() },
+            steps: Some(StepGrid::range(0, 600_000, 15_000)),
             parts: plan.parts().to_vec(),
         }
     }

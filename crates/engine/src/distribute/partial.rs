@@ -8,6 +8,7 @@
 //! | 1 | version of this coding |
 //! | 1, text | 1 and an error of evaluation; else 0 |
 //! | varint, varint | samples read, most bytes in use at a time |
+//! | list | samples of each step of the query: all, new ones; empty where nobody asked |
 //! | list | for each part: series, columns or groups, sorted by labels; then annotations |
 
 use std::cell::RefCell;
@@ -46,6 +47,8 @@ pub struct Partial {
     error: Option<String>,
     samples: u64,
     peak_bytes: u64,
+    /// Of the place that evaluated it; a place that answers others has a budget of its own.
+    steps: Vec<(u64, u64)>,
     moved: (u64, u64),
 }
 
@@ -61,7 +64,7 @@ pub(super) fn series_bytes(data: &SeriesData) -> u64 {
 
 impl Partial {
     pub(super) fn empty() -> Self {
-        Self { answers: Vec::new(), error: None, samples: 0, peak_bytes: 0, moved: (0, 0) }
+        Self { answers: Vec::new(), error: None, samples: 0, peak_bytes: 0, steps: Vec::new(), moved: (0, 0) }
     }
 
     pub(super) fn push(&mut self, answer: Answered, notes: Annotations) {
@@ -76,6 +79,15 @@ impl Partial {
     pub(super) fn count(&mut self, samples: u64, peak_bytes: u64) {
         self.samples = samples;
         self.peak_bytes = peak_bytes;
+    }
+
+    pub(super) fn count_steps(&mut self, steps: Vec<(u64, u64)>) {
+        self.steps = steps;
+    }
+
+    /// All and new samples of each step of the query that the place saw; empty where nobody asked.
+    pub fn steps(&self) -> &[(u64, u64)] {
+        &self.steps
     }
 
     /// What places without series give.
@@ -183,6 +195,11 @@ impl Partial {
         }
         to.varint(self.samples);
         to.varint(self.peak_bytes);
+        to.varint(self.steps.len() as u64);
+        for (all, new) in &self.steps {
+            to.varint(*all);
+            to.varint(*new);
+        }
         for (answer, notes) in &self.answers {
             match answer {
                 Answered::Series(series, _) => write_series(series, &mut to),
@@ -210,8 +227,11 @@ impl Partial {
         }
         let error = if from.flag()? { Some(from.text()?) } else { None };
         let (samples, peak_bytes) = (from.varint()?, from.varint()?);
-        let mut partial = Self { answers: Vec::new(), error, samples, peak_bytes, moved: (0, 0) };
+        let mut partial = Self { answers: Vec::new(), error, samples, peak_bytes, ..Self::empty() };
         budget.count_samples(samples);
+        for _ in 0..from.count(2)? {
+            partial.steps.push((from.varint()?, from.varint()?));
+        }
         if partial.error.is_none() {
             for part in parts {
                 budget.check()?;

@@ -11,6 +11,7 @@ use crate::annotations::Annotations;
 use crate::column::Charge;
 use crate::eval::{Evaluator, Found, heeding_types};
 use crate::plan::Kind;
+use crate::steps::StepCounts;
 use crate::{EvalContext, EvalError};
 
 /// Evaluates `parts` over `source`. Of `ctx` it matters whose series, the lookback, the features, and the budget.
@@ -40,6 +41,7 @@ pub fn run(
         }
     }
     partial.count(ctx.budget.samples() - before, ctx.budget.peak_bytes());
+    partial.count_steps(ctx.steps.as_deref().map(StepCounts::counts).unwrap_or_default());
     Ok(partial)
 }
 

@@ -6,6 +6,7 @@ use model::{TimeRange, is_stale};
 use promql::ast::Extended;
 
 use super::Evaluator;
+use super::select::weight;
 use crate::EvalError;
 use crate::label_set::compare;
 use crate::plan::Select;
@@ -41,6 +42,11 @@ impl Evaluator<'_> {
                     return Err(EvalError::Execution(text));
                 }
                 series.floats = extend(&series.floats, start, end, select.extended == Extended::Smoothed);
+            }
+            if let Some(counts) = self.step_counts() {
+                let histograms: u64 = series.histograms.iter().map(|p| weight(&p.histogram)).sum();
+                let all = series.floats.len() as u64 + histograms;
+                counts.add(0, all, all);
             }
             if !series.floats.is_empty() || !series.histograms.is_empty() {
                 self.ctx.budget.charge(bytes(&series))?;

@@ -4,11 +4,13 @@ use model::{Labels, StepGrid, TimeRange};
 use promql::ast::{Extended, Span};
 
 use super::frames::{Frames, Slide};
+use super::select::weight;
 use super::split::Split;
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Column};
 use crate::plan::{Call, Kind, Node, Sub};
+use crate::steps::StepCounts;
 use crate::window::{RangeFn, Site, Window};
 
 /// A range function ready to run on series.
@@ -124,10 +126,38 @@ impl Evaluator<'_> {
         }
     }
 
+    /// Counts what the window of each step holds.
+    fn count_windows(&self, counts: &StepCounts, slide: Slide, split: &Split) {
+        let stamps = split.stamps.iter().map(|time| (*time, 1));
+        let points = split.histograms.iter().map(|point| (point.time, weight(&point.value)));
+        // How many samples there are up to each: of floats and histograms apart, since only each for itself ascends.
+        for samples in [stamps.collect::<Vec<(i64, u64)>>(), points.collect()] {
+            let sums: Vec<u64> = std::iter::once(0)
+                .chain(samples.iter().scan(0, |sum, (_, weight)| {
+                    *sum += weight;
+                    Some(*sum)
+                }))
+                .collect();
+            let mut before = 0;
+            for step in 0..self.steps() {
+                let end = slide.time.apply(self.grid.at(step));
+                let from = samples.partition_point(|(time, _)| *time <= end.saturating_sub(slide.range));
+                let to = samples.partition_point(|(time, _)| *time <= end).max(from);
+                if to > from {
+                    counts.add(step, sums[to] - sums[from], sums[to] - sums[before.clamp(from, to)]);
+                }
+                before = to;
+            }
+        }
+    }
+
     /// Evaluates the function for all steps over the samples in `run.split`.
     fn slide_over(&self, run: &mut Run<'_>, labels: &Labels, dropped: bool) -> Result<(), EvalError> {
         let Run { func, params, slide, span, all_args, split, scratch, now, column, last_noted, sink } = run;
         let steps = self.steps();
+        if let Some(counts) = self.step_counts() {
+            self.count_windows(counts, *slide, split);
+        }
         column.reset(labels.clone(), steps);
         column.drop_name = dropped || !func.keeps_name();
         let drops = || split.values.windows(2).any(|pair| pair[1] < pair[0]);

@@ -9,9 +9,10 @@ use promql::ast::{Extended, Span};
 use super::{Evaluator, Sink, times};
 use crate::EvalError;
 use crate::annotations::Annotations;
-use crate::column::{Column, is_absent};
+use crate::column::{Column, histogram_bytes, is_absent};
 use crate::histogram::is_reset;
 use crate::plan::Select;
+use crate::steps::StepCounts;
 use crate::window::{HistogramAt, interpolate, interpolate_histograms};
 
 /// Which property of the sample becomes the value.
@@ -93,8 +94,19 @@ impl Evaluator<'_> {
             } else {
                 self.fill_instant(select, data, property, &mut column);
             }
+            if let Some(counts) = self.step_counts() {
+                for step in (0..self.steps()).filter(|step| column.has(*step)) {
+                    let weight = column.histogram(step).map_or(1, |h| weight(h));
+                    counts.add(step, weight, weight);
+                }
+            }
             if column.is_empty() { Ok(()) } else { sink(&mut column) }
         })
+    }
+
+    /// Where samples are counted by step, if somebody asked for that and these are the query's own steps.
+    pub(super) fn step_counts(&self) -> Option<&StepCounts> {
+        self.ctx.steps.as_deref().filter(|counts| counts.grid() == self.grid)
     }
 
     fn fill_instant(&self, select: &Select, data: &SeriesData, property: Property, column: &mut Column) {
@@ -195,6 +207,11 @@ impl Evaluator<'_> {
             }
         }
     }
+}
+
+/// As how many samples a histogram counts: by its size, as upstream.
+pub(super) fn weight(h: &model::Histogram) -> u64 {
+    (histogram_bytes(h) as u64 / 16).max(1)
 }
 
 /// Replaces unknown hints by what the counts say, from the second histogram on.

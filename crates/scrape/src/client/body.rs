@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -16,6 +17,8 @@ use super::{FetchError, chain};
 const FREE: usize = 1 << 20;
 /// The unit of shares.
 const SHARE: usize = 1 << 20;
+/// How long a paced reading rests after each MiB beyond the first.
+const REST: Duration = Duration::from_millis(10);
 /// Compressed bytes decoded between yields: at gzip's largest ratio about 1 MiB.
 const SLICE: usize = 1 << 10;
 
@@ -33,16 +36,18 @@ impl BodyBudget {
 }
 
 /// Reads `body`, decompressing when `gzip`, and gives it with its shares of the memory, to be held as long as the
-/// body. Fails when it has `limit` decoded bytes or more, as upstream.
+/// body. Fails when it has `limit` decoded bytes or more, as upstream. A `paced` one leaves the processor to others in
+/// between.
 pub(crate) async fn read(
     body: Incoming,
     gzip: bool,
-    limit: u64,
+    (limit, paced): (u64, bool),
     budget: &BodyBudget,
     url: impl Fn() -> String,
 ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), FetchError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut shares = Shares { budget, held: Vec::new() };
+    let rest_at = if paced { FREE } else { usize::MAX };
+    let mut shares = Shares { budget, held: Vec::new(), rest_at };
     let mut body = body;
     let out = Limited { bytes: Vec::new(), limit };
     let mut sink = if gzip { Decoder::Gzip(Box::new(MultiGzDecoder::new(out))) } else { Decoder::Plain(out) };
@@ -58,11 +63,17 @@ pub(crate) async fn read(
 struct Shares<'a> {
     budget: &'a BodyBudget,
     held: Vec<OwnedSemaphorePermit>,
+    /// The length at which to rest next.
+    rest_at: usize,
 }
 
 impl Shares<'_> {
     /// Waits until a body of `len` bytes may be held. The fetch's timeout bounds the wait.
     async fn cover(&mut self, len: usize) {
+        if len >= self.rest_at {
+            self.rest_at = len + SHARE;
+            tokio::time::sleep(REST).await;
+        }
         while FREE + self.held.len() * SHARE < len {
             // The semaphore is never closed.
             if let Ok(share) = Arc::clone(&self.budget.shares).acquire_owned().await {

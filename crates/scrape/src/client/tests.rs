@@ -34,7 +34,13 @@ fn client(config: &HttpConfig) -> HttpClient {
 
 async fn get(client: &HttpClient, url: &str) -> Result<String, String> {
     let url = Url::parse(url)?;
-    let fetch = Fetch { url: &url, headers: &[], body_limit: 1 << 20, timeout: Duration::from_secs(10) };
+    let fetch = Fetch {
+        url: &url,
+        headers: &[],
+        body_limit: 1 << 20,
+        paced: false,
+        timeout: Duration::from_secs(10),
+    };
     let answer = client.fetch(&fetch).await.map_err(|e| e.to_string())?;
     Ok(String::from_utf8(answer.body).unwrap())
 }

@@ -55,7 +55,13 @@ impl HttpSource {
             (ACCEPT, HeaderValue::from_static("application/json")),
             (http::HeaderName::from_static("x-prometheus-refresh-interval-seconds"), seconds),
         ];
-        let fetch = Fetch { url: &self.url, headers: &headers, body_limit: MAX_BYTES, timeout: self.refresh };
+        let fetch = Fetch {
+            url: &self.url,
+            headers: &headers,
+            body_limit: MAX_BYTES,
+            paced: false,
+            timeout: self.refresh,
+        };
         let answer = self.client.fetch(&fetch).await.map_err(|e| e.to_string())?;
         let content_type = answer.content_type.trim().to_ascii_lowercase().replace(' ', "");
         let known =

@@ -165,6 +165,35 @@ async fn hostile_bodies_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_target_known_for_too_large_bodies_is_read_whole_only_once_in_a_while() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let size = Arc::new(AtomicUsize::new(4 << 20));
+    let (counted, of_body) = (Arc::clone(&asked), Arc::clone(&size));
+    let server = Server::start(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        text(&format!("a 1\n{}\n", "#".repeat(of_body.load(Ordering::Relaxed))))
+    })
+    .await;
+    let mut check = Check::new(&server.host(), |job| job.body_size_limit = 3 << 20);
+    assert_eq!(check.values().await, REPORT_DOWN);
+    // Now it would fit, which is found out at the ninth scrape.
+    size.store(2 << 20, Ordering::Relaxed);
+    for _ in 0..8 {
+        assert_eq!(check.values().await, REPORT_DOWN);
+        assert_eq!(check.error(), "body size limit exceeded");
+    }
+    assert!(check.values().await.starts_with("a 1, up 1"));
+    assert!(check.values().await.starts_with("a 1, up 1"), "it is no longer known for anything");
+    // A small body is taken at once.
+    size.store(4 << 20, Ordering::Relaxed);
+    assert_eq!(check.values().await, REPORT_DOWN);
+    assert_eq!(check.values().await, REPORT_DOWN);
+    size.store(10, Ordering::Relaxed);
+    assert!(check.values().await.starts_with("a 1, up 1"));
+    assert_eq!(asked.load(Ordering::Relaxed), 14);
+}
+
+#[tokio::test]
 async fn settings_reach_the_request() {
     let server =
         Server::start(
