@@ -21,6 +21,9 @@ const ROUNDS: u64 = 5;
 /// elections are over, and senders wait longer than that.
 const REFUSAL: Duration = Duration::from_secs(12);
 
+/// What strace does for a disk whose every fsync takes 300 ms longer.
+const SLOW_FSYNC: &str = "fdatasync:delay_enter=300000";
+
 /// What can go wrong. Names of the list in docs/faults.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -36,6 +39,8 @@ pub enum Fault {
     PowerCutLeader,
     /// F2: power cut of all nodes at one moment.
     PowerCutAll,
+    /// F2 with F9: power cut of all nodes at one moment while every fsync takes 300 ms longer, so that much is under way.
+    PowerCutSlowDisks,
     /// F3: the node that leads most is frozen until others lead, and wakes up.
     FreezeLeader,
     /// F4: nothing passes between the node that leads most and the others.
@@ -68,13 +73,14 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillTwo,
         Self::KillAll,
         Self::PowerCutLeader,
         Self::PowerCutAll,
+        Self::PowerCutSlowDisks,
         Self::FreezeLeader,
         Self::IsolateLeader,
         Self::DeafLeader,
@@ -96,7 +102,9 @@ impl Fault {
         match self {
             Self::KillLeader | Self::KillFollower | Self::Terminate => "I1 to I6, I12",
             Self::KillTwo => "I1 to I6, I13",
-            Self::KillAll | Self::PowerCutLeader | Self::PowerCutAll => "I1 to I6, I14",
+            Self::KillAll | Self::PowerCutLeader | Self::PowerCutAll | Self::PowerCutSlowDisks => {
+                "I1 to I6, I14"
+            }
             Self::FreezeLeader => "I1 to I6, I12 (a leader that wakes shows nothing old)",
             Self::IsolateLeader | Self::DeafLeader | Self::MuteLeader => "I1 to I6, I12, I13",
             Self::Flapping => "I1 to I6, I13",
@@ -124,13 +132,17 @@ impl Fault {
     pub fn needs_disks(self) -> bool {
         matches!(
             self,
-            Self::PowerCutLeader | Self::PowerCutAll | Self::FullDiskLeader | Self::FullDiskMajority
+            Self::PowerCutLeader
+                | Self::PowerCutAll
+                | Self::PowerCutSlowDisks
+                | Self::FullDiskLeader
+                | Self::FullDiskMajority
         )
     }
 
     /// Whether it needs strace.
     pub fn needs_strace(self) -> bool {
-        matches!(self, Self::FsyncFails | Self::SlowFsync)
+        matches!(self, Self::PowerCutSlowDisks | Self::FsyncFails | Self::SlowFsync)
     }
 }
 
@@ -152,6 +164,15 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         }
         Fault::PowerCutLeader => power_cut(s, &[leader]),
         Fault::PowerCutAll => power_cut(s, &all),
+        Fault::PowerCutSlowDisks => {
+            let traced = all.iter().map(|at| Traced::inject(s.cluster.node(*at)?.pid(), SLOW_FSYNC));
+            let traced = traced.collect::<Result<Vec<Traced>>>()?;
+            for traced in &traced {
+                until_injected(s, traced, 2)?;
+            }
+            resumes(s)?;
+            power_cut(s, &all)
+        }
         Fault::FreezeLeader => freeze(s, leader),
         Fault::IsolateLeader => {
             let links = s.cluster.links(leader);
@@ -185,7 +206,7 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         Fault::FullDiskMajority => full_disks(s, &[leader, other]),
         Fault::FsyncFails => fsync_fails(s, leader),
         Fault::SlowFsync => {
-            let traced = Traced::inject(s.cluster.node(leader)?.pid(), "fdatasync:delay_enter=300000")?;
+            let traced = Traced::inject(s.cluster.node(leader)?.pid(), SLOW_FSYNC)?;
             until_injected(s, &traced, 3)?;
             resumes(s)?;
             Ok(traced.injected()? as u64)

@@ -17,6 +17,7 @@ use tests::tier;
 use tests::trace;
 
 /// One run, whose figures are printed. `ISOBAR_FAULTS_SEED=N` makes it another one.
+#[allow(clippy::print_stdout, reason = "figures are what a run is for")]
 fn run(name: &str, mut options: Options, faults: &[Fault]) -> Result<()> {
     options.seed += asked("ISOBAR_FAULTS_SEED").unwrap_or(0) * 1_000;
     let seed = options.seed;
@@ -54,7 +55,11 @@ fn f2_f6_power_cuts_and_full_disks_i1_to_i6_i14_i15() -> Result<()> {
         return Ok(());
     }
     let options = Options { disk_megabytes: Some(1_000), ..Options::new(21) };
-    let faults = [Fault::PowerCutLeader, Fault::PowerCutAll, Fault::FullDiskLeader, Fault::FullDiskMajority];
+    let mut faults = vec![Fault::PowerCutLeader, Fault::PowerCutAll];
+    if tier("tools", trace::missing()) {
+        faults.push(Fault::PowerCutSlowDisks);
+    }
+    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority]);
     run("f2-f6-disks", options, &faults)
 }
 
