@@ -11,9 +11,9 @@ bugs=(
     "unsynced-append faults f2_f6_power I1.lost|I9.sums|I6.shrunk"
     "early-flushed faults f2_f6_power I1.lost|I9.sums|I6.shrunk"
     "early-purge faults f1_killed I1.lost|I9.sums|I6.shrunk|rounds.acknowledged,.and"
-    "unproven-reads faults f3_f18_a_frozen I5.stale|I9.sums"
+    "unproven-reads faults f3_f17_f18 I5.stale|I9.sums"
     "partial-answers faults f4_leaders I5.stale|I9.sums|I6.shrunk"
-    "cut-at-damage damage one_flipped_bit served.damage"
+    "cut-at-damage damage salvage_gives_up served.damage"
 )
 tries=${TRIES:-5}
 folder=$(mktemp -d)

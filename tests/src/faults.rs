@@ -67,13 +67,15 @@ pub enum Fault {
     FsyncFails,
     /// F9: every fsync of the node that leads most takes 300 ms longer.
     SlowFsync,
+    /// F17: the node that leads most gets a fifth of the CPU: it runs for 20 ms, is frozen for 80 ms, again and again.
+    StarvedLeader,
     /// F18: SIGTERM of the node that leads most, under load.
     Terminate,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillTwo,
@@ -94,6 +96,7 @@ impl Fault {
         Self::FullDiskMajority,
         Self::FsyncFails,
         Self::SlowFsync,
+        Self::StarvedLeader,
         Self::Terminate,
     ];
 
@@ -108,7 +111,7 @@ impl Fault {
             Self::FreezeLeader => "I1 to I6, I12 (a leader that wakes shows nothing old)",
             Self::IsolateLeader | Self::DeafLeader | Self::MuteLeader => "I1 to I6, I12, I13",
             Self::Flapping => "I1 to I6, I13",
-            Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync => "I1 to I6, I11",
+            Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync | Self::StarvedLeader => "I1 to I6, I11",
             Self::Resets | Self::CutBodies => "I1 to I6",
             Self::FullDiskLeader | Self::FullDiskMajority => "I1 to I6, I15",
             Self::FsyncFails => "I1 to I6, I16",
@@ -211,6 +214,7 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
             resumes(s)?;
             Ok(traced.injected()? as u64)
         }
+        Fault::StarvedLeader => starve(s, leader),
         Fault::Terminate => {
             pause(s, 0, 300);
             s.cluster.stop(leader)?;
@@ -327,6 +331,25 @@ fn freeze(s: &mut Scenario, at: usize) -> Result<u64> {
     asked?;
     ensure!(answered > 0, "no read was answered by the node that woke up");
     Ok(answered)
+}
+
+/// Gives a node a fifth of the CPU for six seconds at least, and until writes have gone on.
+fn starve(s: &mut Scenario, at: usize) -> Result<u64> {
+    let mark = s.load.mark();
+    let deadline = s.clock.monotonic() + RESUME;
+    let mut frozen = 0;
+    loop {
+        s.cluster.node(at)?.signal("STOP")?;
+        pause(s, 80, 1);
+        s.cluster.node(at)?.signal("CONT")?;
+        frozen += 1;
+        pause(s, 20, 1);
+        let gone_on = s.load.wait(&mark, ROUNDS, 2, Duration::ZERO);
+        if frozen >= 60 && gone_on.is_ok() {
+            return Ok(frozen);
+        }
+        ensure!(s.clock.monotonic() < deadline, "{gone_on:?}");
+    }
 }
 
 fn partition(s: &mut Scenario, at: usize, links: &[(End, End)]) -> Result<u64> {

@@ -33,8 +33,9 @@ fn f1_killed_leaders_followers_two_and_all_i1_to_i6_i12_i13_i14() -> Result<()> 
 }
 
 #[test]
-fn f3_f18_a_frozen_leader_wakes_and_one_is_terminated_i1_to_i6_i12() -> Result<()> {
-    run("f3-f18-freeze-terminate", Options::new(31), &[Fault::FreezeLeader, Fault::Terminate])
+fn f3_f17_f18_leaders_frozen_starved_and_terminated_i1_to_i6_i11_i12() -> Result<()> {
+    let faults = [Fault::FreezeLeader, Fault::StarvedLeader, Fault::Terminate];
+    run("f3-f17-f18-freeze-starve-terminate", Options::new(31), &faults)
 }
 
 #[test]
