@@ -21,6 +21,9 @@ const ROUNDS: u64 = 5;
 /// elections are over, and senders wait longer than that.
 const REFUSAL: Duration = Duration::from_secs(12);
 
+/// What strace does for a disk whose every fsync takes 300 ms longer.
+const SLOW_FSYNC: &str = "fdatasync:delay_enter=300000";
+
 /// What can go wrong. Names of the list in docs/faults.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -36,6 +39,8 @@ pub enum Fault {
     PowerCutLeader,
     /// F2: power cut of all nodes at one moment.
     PowerCutAll,
+    /// F2 with F9: power cut of all nodes at one moment while every fsync takes 300 ms longer, so that much is under way.
+    PowerCutSlowDisks,
     /// F3: the node that leads most is frozen until others lead, and wakes up.
     FreezeLeader,
     /// F4: nothing passes between the node that leads most and the others.
@@ -62,19 +67,22 @@ pub enum Fault {
     FsyncFails,
     /// F9: every fsync of the node that leads most takes 300 ms longer.
     SlowFsync,
+    /// F17: the node that leads most gets a fifth of the CPU: it runs for 20 ms, is frozen for 80 ms, again and again.
+    StarvedLeader,
     /// F18: SIGTERM of the node that leads most, under load.
     Terminate,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillTwo,
         Self::KillAll,
         Self::PowerCutLeader,
         Self::PowerCutAll,
+        Self::PowerCutSlowDisks,
         Self::FreezeLeader,
         Self::IsolateLeader,
         Self::DeafLeader,
@@ -88,6 +96,7 @@ impl Fault {
         Self::FullDiskMajority,
         Self::FsyncFails,
         Self::SlowFsync,
+        Self::StarvedLeader,
         Self::Terminate,
     ];
 
@@ -96,11 +105,13 @@ impl Fault {
         match self {
             Self::KillLeader | Self::KillFollower | Self::Terminate => "I1 to I6, I12",
             Self::KillTwo => "I1 to I6, I13",
-            Self::KillAll | Self::PowerCutLeader | Self::PowerCutAll => "I1 to I6, I14",
+            Self::KillAll | Self::PowerCutLeader | Self::PowerCutAll | Self::PowerCutSlowDisks => {
+                "I1 to I6, I14"
+            }
             Self::FreezeLeader => "I1 to I6, I12 (a leader that wakes shows nothing old)",
             Self::IsolateLeader | Self::DeafLeader | Self::MuteLeader => "I1 to I6, I12, I13",
             Self::Flapping => "I1 to I6, I13",
-            Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync => "I1 to I6, I11",
+            Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync | Self::StarvedLeader => "I1 to I6, I11",
             Self::Resets | Self::CutBodies => "I1 to I6",
             Self::FullDiskLeader | Self::FullDiskMajority => "I1 to I6, I15",
             Self::FsyncFails => "I1 to I6, I16",
@@ -124,13 +135,17 @@ impl Fault {
     pub fn needs_disks(self) -> bool {
         matches!(
             self,
-            Self::PowerCutLeader | Self::PowerCutAll | Self::FullDiskLeader | Self::FullDiskMajority
+            Self::PowerCutLeader
+                | Self::PowerCutAll
+                | Self::PowerCutSlowDisks
+                | Self::FullDiskLeader
+                | Self::FullDiskMajority
         )
     }
 
     /// Whether it needs strace.
     pub fn needs_strace(self) -> bool {
-        matches!(self, Self::FsyncFails | Self::SlowFsync)
+        matches!(self, Self::PowerCutSlowDisks | Self::FsyncFails | Self::SlowFsync)
     }
 }
 
@@ -152,6 +167,15 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         }
         Fault::PowerCutLeader => power_cut(s, &[leader]),
         Fault::PowerCutAll => power_cut(s, &all),
+        Fault::PowerCutSlowDisks => {
+            let traced = all.iter().map(|at| Traced::inject(s.cluster.node(*at)?.pid(), SLOW_FSYNC));
+            let traced = traced.collect::<Result<Vec<Traced>>>()?;
+            for traced in &traced {
+                until_injected(s, traced, 2)?;
+            }
+            resumes(s)?;
+            power_cut(s, &all)
+        }
         Fault::FreezeLeader => freeze(s, leader),
         Fault::IsolateLeader => {
             let links = s.cluster.links(leader);
@@ -185,11 +209,12 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         Fault::FullDiskMajority => full_disks(s, &[leader, other]),
         Fault::FsyncFails => fsync_fails(s, leader),
         Fault::SlowFsync => {
-            let traced = Traced::inject(s.cluster.node(leader)?.pid(), "fdatasync:delay_enter=300000")?;
+            let traced = Traced::inject(s.cluster.node(leader)?.pid(), SLOW_FSYNC)?;
             until_injected(s, &traced, 3)?;
             resumes(s)?;
             Ok(traced.injected()? as u64)
         }
+        Fault::StarvedLeader => starve(s, leader),
         Fault::Terminate => {
             pause(s, 0, 300);
             s.cluster.stop(leader)?;
@@ -306,6 +331,25 @@ fn freeze(s: &mut Scenario, at: usize) -> Result<u64> {
     asked?;
     ensure!(answered > 0, "no read was answered by the node that woke up");
     Ok(answered)
+}
+
+/// Gives a node a fifth of the CPU for six seconds at least, and until writes have gone on.
+fn starve(s: &mut Scenario, at: usize) -> Result<u64> {
+    let mark = s.load.mark();
+    let deadline = s.clock.monotonic() + RESUME;
+    let mut frozen = 0;
+    loop {
+        s.cluster.node(at)?.signal("STOP")?;
+        pause(s, 80, 1);
+        s.cluster.node(at)?.signal("CONT")?;
+        frozen += 1;
+        pause(s, 20, 1);
+        let gone_on = s.load.wait(&mark, ROUNDS, 2, Duration::ZERO);
+        if frozen >= 60 && gone_on.is_ok() {
+            return Ok(frozen);
+        }
+        ensure!(s.clock.monotonic() < deadline, "{gone_on:?}");
+    }
 }
 
 fn partition(s: &mut Scenario, at: usize, links: &[(End, End)]) -> Result<u64> {

@@ -124,14 +124,45 @@ pub fn go_on(
         scenario.inflict(*fault).with_context(|| format!("{fault:?} ({})", fault.invariants()))
     });
     let Scenario { mut cluster, load, reads, seen, windows, next_id, clock, random: _, name } = scenario;
-    let ended = Ended { name: &name, reads, seen, windows, next_id, clock };
-    match inflicted.and_then(|()| ended.finish(&mut cluster, load, faults)) {
+    let outcome = match inflicted {
+        Ok(()) => {
+            let ended = Ended { name: &name, reads, seen, windows, next_id, clock };
+            ended.finish(&mut cluster, load, faults)
+        }
+        Err(error) => Err(with_broken_promises(error, load, reads)),
+    };
+    match outcome {
         Ok(report) => Ok((report, cluster)),
         Err(error) => {
             let place = keep(&name, seed, &cluster.logs())?;
             Err(error.context(format!("{name} with seed {seed}; the logs are in {}", place.display())))
         }
     }
+}
+
+/// An error that ended a run early, with what is wrong with what clients had seen by then.
+fn with_broken_promises(error: anyhow::Error, load: Load, mut reads: Vec<Read>) -> anyhow::Error {
+    let done = match load.finish() {
+        Ok(done) => done,
+        Err(second) => return error.context(second),
+    };
+    reads.extend(done.readers.into_iter().flat_map(|reader| reader.reads));
+    match broken_promises(&done.writers, &reads) {
+        Ok(()) => error,
+        Err(broken) => error.context(broken),
+    }
+}
+
+/// Fails with the first promises that were broken.
+fn broken_promises(writers: &[Writer], reads: &[Read]) -> Result<()> {
+    let wrong: Vec<String> = writers
+        .iter()
+        .flat_map(|writer| history::check(writer.log(), reads))
+        .map(|violation| violation.to_string())
+        .collect();
+    let first: Vec<&String> = wrong.iter().take(10).collect();
+    ensure!(wrong.is_empty(), "{} promises were broken, the first: {first:#?}", wrong.len());
+    Ok(())
 }
 
 /// Keeps the logs of a run that failed.
@@ -249,15 +280,7 @@ impl Ended<'_> {
         let failed_reads = done.readers.iter().map(|reader| reader.failed).sum();
         self.reads.extend(done.readers.into_iter().flat_map(|reader| reader.reads));
         self.reads.append(&mut last.reads);
-        let wrong: Vec<String> = writers
-            .iter()
-            .flat_map(|writer| history::check(writer.log(), &self.reads))
-            .map(|violation| violation.to_string())
-            .collect();
-        if !wrong.is_empty() {
-            let first: Vec<&String> = wrong.iter().take(10).collect();
-            bail!("{} promises were broken, the first: {first:#?}", wrong.len());
-        }
+        broken_promises(&writers, &self.reads)?;
         let panics = cluster.panics();
         ensure!(panics.is_empty(), "panics: {panics:#?}");
         let report =

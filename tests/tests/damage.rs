@@ -179,7 +179,7 @@ fn salvage_gives_up_what_is_damaged_and_tells() -> Result<()> {
     assert!(data.join("log/quarantine").read_dir()?.next().is_some(), "the damaged file is kept");
     let node = Node::start(&data, QUIET)?;
     let lost = writer.check(&node).map(|_| String::new()).unwrap_or_else(|error| format!("{error:#}"));
-    assert!(lost.contains("was acknowledged and is None") && !lost.contains("nobody sent"), "{lost}");
+    assert!(lost.contains("I1 lost") && !lost.contains("I3 phantom"), "{lost}");
     let reply = writer.send(&node.address)?;
     assert!(reply.status < 300, "{reply:?}");
     node.kill()

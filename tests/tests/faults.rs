@@ -17,6 +17,7 @@ use tests::tier;
 use tests::trace;
 
 /// One run, whose figures are printed. `ISOBAR_FAULTS_SEED=N` makes it another one.
+#[allow(clippy::print_stdout, reason = "figures are what a run is for")]
 fn run(name: &str, mut options: Options, faults: &[Fault]) -> Result<()> {
     options.seed += asked("ISOBAR_FAULTS_SEED").unwrap_or(0) * 1_000;
     let seed = options.seed;
@@ -32,8 +33,9 @@ fn f1_killed_leaders_followers_two_and_all_i1_to_i6_i12_i13_i14() -> Result<()> 
 }
 
 #[test]
-fn f3_f18_a_frozen_leader_wakes_and_one_is_terminated_i1_to_i6_i12() -> Result<()> {
-    run("f3-f18-freeze-terminate", Options::new(31), &[Fault::FreezeLeader, Fault::Terminate])
+fn f3_f17_f18_leaders_frozen_starved_and_terminated_i1_to_i6_i11_i12() -> Result<()> {
+    let faults = [Fault::FreezeLeader, Fault::StarvedLeader, Fault::Terminate];
+    run("f3-f17-f18-freeze-starve-terminate", Options::new(31), &faults)
 }
 
 #[test]
@@ -54,7 +56,11 @@ fn f2_f6_power_cuts_and_full_disks_i1_to_i6_i14_i15() -> Result<()> {
         return Ok(());
     }
     let options = Options { disk_megabytes: Some(1_000), ..Options::new(21) };
-    let faults = [Fault::PowerCutLeader, Fault::PowerCutAll, Fault::FullDiskLeader, Fault::FullDiskMajority];
+    let mut faults = vec![Fault::PowerCutLeader, Fault::PowerCutAll];
+    if tier("tools", trace::missing()) {
+        faults.push(Fault::PowerCutSlowDisks);
+    }
+    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority]);
     run("f2-f6-disks", options, &faults)
 }
 

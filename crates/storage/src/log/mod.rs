@@ -123,6 +123,8 @@ pub enum SeededBug {
     UnsyncedVote,
     /// Entries are acknowledged before they are written at all.
     EarlyFlushed,
+    /// A damaged record ends the log, as if it were the torn tail.
+    CutAtDamage,
     /// A log is purged up to what is applied, which a flush may not have stored yet.
     EarlyPurge,
     /// Who takes itself for the leader answers linearizable reads without asking the others.
@@ -134,10 +136,11 @@ pub enum SeededBug {
 #[cfg(feature = "seeded_bugs")]
 impl SeededBug {
     /// All of them, with the names that choose them.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("unsynced-append", Self::UnsyncedAppend),
         ("unsynced-vote", Self::UnsyncedVote),
         ("early-flushed", Self::EarlyFlushed),
+        ("cut-at-damage", Self::CutAtDamage),
         ("early-purge", Self::EarlyPurge),
         ("unproven-reads", Self::UnprovenReads),
         ("partial-answers", Self::PartialAnswers),

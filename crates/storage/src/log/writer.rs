@@ -54,6 +54,12 @@ pub(crate) fn open_found(
     config.segment_bytes = config.segment_bytes.max(64 << 10);
     let metrics = LogMetrics::new(registry);
     metrics.damaged_records.inc_by(found.damaged_records);
+    #[cfg(feature = "seeded_bugs")]
+    if config.seeded_bug == Some(super::SeededBug::CutAtDamage) {
+        found.groups.values_mut().for_each(|group| {
+            group.salvage();
+        });
+    }
     let place = files.place();
     if found.torn_bytes > 0 {
         tracing::info!(bytes = found.torn_bytes, "cut the unfinished end of the node log");
@@ -265,6 +271,7 @@ impl Writer {
             Some(SeededBug::UnsyncedVote) => batch.iter().any(|op| op.kind != Kind::Vote),
             Some(
                 SeededBug::EarlyFlushed
+                | SeededBug::CutAtDamage
                 | SeededBug::EarlyPurge
                 | SeededBug::UnprovenReads
                 | SeededBug::PartialAnswers,
