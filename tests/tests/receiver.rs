@@ -289,7 +289,9 @@ fn headers_decide_and_1_0_is_taken_beside_2_0() -> Result<()> {
     };
     let snappy = ("Content-Encoding", "snappy");
     let version = ("X-Prometheus-Remote-Write-Version", "2.0.0");
-    let cases: &[(&str, &[(&str, &str)], &[u8], u16)] = &[
+    /// What it is, headers, body, code.
+    type Case<'c> = (&'c str, &'c [(&'c str, &'c str)], &'c [u8], u16);
+    let cases: &[Case<'_>] = &[
         ("JSON", &[("Content-Type", "application/json"), snappy], &spoiled, 415),
         ("a picture", &[("Content-Type", "image/png"), snappy], &spoiled, 415),
         ("gzip", &[("Content-Type", second), ("Content-Encoding", "gzip")], &spoiled, 415),
