@@ -77,7 +77,7 @@ fn promql() -> Vec<Row> {
         ),
         Row(
             "PromQL: 20,000 operands in a chain",
-            query(&"x+".repeat(20_000).trim_end_matches('+').to_owned()),
+            query("x+".repeat(20_000).trim_end_matches('+')),
             400,
             "more operators than the limit of 1000",
         ),

@@ -272,6 +272,9 @@ fn each_request_has_its_code_and_true_counts() -> Result<()> {
     Ok(())
 }
 
+/// A request by its headers: what it is called, they, the body, the code.
+type Headed<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
+
 #[test]
 fn headers_decide_and_1_0_is_taken_beside_2_0() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -289,9 +292,7 @@ fn headers_decide_and_1_0_is_taken_beside_2_0() -> Result<()> {
     };
     let snappy = ("Content-Encoding", "snappy");
     let version = ("X-Prometheus-Remote-Write-Version", "2.0.0");
-    /// What it is, headers, body, code.
-    type Case<'c> = (&'c str, &'c [(&'c str, &'c str)], &'c [u8], u16);
-    let cases: &[Case<'_>] = &[
+    let cases: &[Headed<'_>] = &[
         ("JSON", &[("Content-Type", "application/json"), snappy], &spoiled, 415),
         ("a picture", &[("Content-Type", "image/png"), snappy], &spoiled, 415),
         ("gzip", &[("Content-Type", second), ("Content-Encoding", "gzip")], &spoiled, 415),

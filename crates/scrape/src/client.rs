@@ -10,6 +10,7 @@ mod tls;
 mod url;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,6 +100,8 @@ pub(crate) enum FetchError {
     Timeout {
         /// What was asked for.
         url: String,
+        /// Bytes of the decoded body that had come.
+        read: u64,
     },
     /// Not connected, or the connection broke.
     #[error("Get {url:?}: {reason}")]
@@ -163,18 +166,24 @@ impl HttpClient {
 
     /// Fetches a body. Whatever the server does, this ends within the timeout and the limit.
     pub(crate) async fn fetch(&self, fetch: &Fetch<'_>) -> Result<Answer, FetchError> {
-        let timed = tokio::time::timeout(fetch.timeout, self.fetch_untimed(fetch)).await;
-        timed.unwrap_or_else(|_| Err(FetchError::Timeout { url: fetch.url.redacted() }))
+        let progress = AtomicU64::new(0);
+        let timed = tokio::time::timeout(fetch.timeout, self.fetch_untimed(fetch, &progress)).await;
+        timed.unwrap_or_else(|_| {
+            Err(FetchError::Timeout { url: fetch.url.redacted(), read: progress.load(Ordering::Relaxed) })
+        })
     }
 
-    async fn fetch_untimed(&self, fetch: &Fetch<'_>) -> Result<Answer, FetchError> {
+    /// `progress` follows the bytes of the decoded body.
+    async fn fetch_untimed(&self, fetch: &Fetch<'_>, progress: &AtomicU64) -> Result<Answer, FetchError> {
         let client = self.current().await?;
         let private = self.private_headers(fetch.url).await?;
         let mut url = fetch.url.clone();
         let mut trusted = true;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send(&client, &url, fetch, trusted.then_some(&private)).await?;
-            let Some(location) = self.redirect(&response) else { return self.read(response, fetch).await };
+            let Some(location) = self.redirect(&response) else {
+                return self.read(response, fetch, progress).await;
+            };
             let error = |reason: String| FetchError::Redirect { url: url.redacted(), reason };
             let next = url.join(&location).map_err(error)?;
             if next.is_link_local() && !fetch.url.is_link_local() {
@@ -220,7 +229,12 @@ impl HttpClient {
         client.request(request).await.map_err(|error| transport(chain(&error)))
     }
 
-    async fn read(&self, response: Response<Incoming>, fetch: &Fetch<'_>) -> Result<Answer, FetchError> {
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        fetch: &Fetch<'_>,
+        progress: &AtomicU64,
+    ) -> Result<Answer, FetchError> {
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
@@ -229,9 +243,15 @@ impl HttpClient {
         };
         let (content_type, gzip) = (text(CONTENT_TYPE), text(CONTENT_ENCODING) == "gzip");
         let url = || fetch.url.redacted();
-        let (body, shares) =
-            body::read(response.into_body(), gzip, (fetch.body_limit, fetch.paced), &self.shared.budget, url)
-                .await?;
+        let (body, shares) = body::read(
+            response.into_body(),
+            gzip,
+            (fetch.body_limit, fetch.paced),
+            &self.shared.budget,
+            progress,
+            url,
+        )
+        .await?;
         Ok(Answer { content_type, body, _shares: shares })
     }
 

@@ -40,15 +40,19 @@ const FIRST_PAUSE: u32 = 8;
 /// The most scrapes between two such readings.
 const MAX_PAUSE: u32 = 32;
 
-/// Whether a target is known for bodies over the limit. Reading up to the limit at each scrape would cost the scrapes of
-/// others, so of such a target that is done only once in a while; in between a scrape fails as soon as the body is no
-/// small one.
+/// Whether a target is known for bodies over the limit, or for large ones that do not come in time. Reading so much at
+/// each scrape would cost the scrapes of others, so of such a target that is done only once in a while; in between a
+/// scrape fails as soon as the body is no small one.
 #[derive(Debug, Default)]
 struct Oversize {
+    /// Large bodies in a row that did not come in time.
+    late: u32,
     /// Scrapes between readings; 0 when it is not known for anything.
     pause: u32,
     /// Scrapes left until the next reading.
     left: u32,
+    /// Why the last reading failed.
+    why: String,
 }
 
 impl Oversize {
@@ -62,14 +66,27 @@ impl Oversize {
         self.pause > 0
     }
 
-    /// It was too large.
-    fn again(&mut self) {
-        if self.left > 0 {
+    /// Takes note of a scrape that failed, and gives the text of its error. A single large body that is late may be one of
+    /// a network that stalled, so it counts for nothing yet.
+    fn failed(&mut self, error: &FetchError) -> String {
+        let too_large = matches!(error, FetchError::TooLarge);
+        let late =
+            matches!(error, FetchError::Timeout { read, .. } if self.is_known() || *read > GLANCE_BYTES);
+        if too_large && self.left > 0 {
             self.left -= 1;
-            return;
+            return self.why.clone();
         }
-        self.pause = if self.pause == 0 { FIRST_PAUSE } else { (self.pause * 2).min(MAX_PAUSE) };
-        self.left = self.pause;
+        if too_large || late {
+            self.late += u32::from(late);
+            self.why = error.to_string();
+            self.pause = match self.pause {
+                0 if too_large => FIRST_PAUSE,
+                0 => u32::from(self.late > 1),
+                pause => (pause * 2).min(MAX_PAUSE),
+            };
+            self.left = self.pause;
+        }
+        error.to_string()
     }
 }
 
@@ -308,12 +325,9 @@ impl Scraper {
             }
             Err(error) => {
                 let too_large = matches!(error, FetchError::TooLarge);
-                let too_slow = matches!(error, FetchError::Timeout { .. }) && self.oversize.is_known();
-                if too_large || too_slow {
-                    self.oversize.again();
-                }
+                let text = self.oversize.failed(&error);
                 self.shared.metrics.body_limit.inc_by(u64::from(too_large));
-                return failed(error.to_string(), if too_large { -1.0 } else { 0.0 });
+                return failed(text, if too_large { -1.0 } else { 0.0 });
             }
         };
         let body_bytes = answer.body.len() as f64;

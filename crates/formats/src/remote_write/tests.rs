@@ -70,7 +70,8 @@ fn v1(request: Message) -> Result<WriteBatch, DecodeError> {
 }
 
 fn v2(request: Message) -> Result<WriteBatch, DecodeError> {
-    decoded_v2(&request.0).map(|decoded| decoded.batch)
+    let Message(body) = request;
+    decoded_v2(&body).map(|decoded| decoded.batch)
 }
 
 fn decoded_v2(body: &[u8]) -> Result<Decoded, DecodeError> {

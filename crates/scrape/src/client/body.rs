@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,17 +38,18 @@ impl BodyBudget {
 
 /// Reads `body`, decompressing when `gzip`, and gives it with its shares of the memory, to be held as long as the
 /// body. Fails when it has `limit` decoded bytes or more, as upstream. A `paced` one leaves the processor to others in
-/// between.
+/// between. `progress` follows the bytes that have come.
 pub(crate) async fn read(
     body: Incoming,
     gzip: bool,
     (limit, paced): (u64, bool),
     budget: &BodyBudget,
+    progress: &AtomicU64,
     url: impl Fn() -> String,
 ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), FetchError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let rest_at = if paced { FREE } else { usize::MAX };
-    let mut shares = Shares { budget, held: Vec::new(), rest_at };
+    let mut shares = Shares { budget, held: Vec::new(), rest_at, progress };
     let mut body = body;
     let out = Limited { bytes: Vec::new(), limit };
     let mut sink = if gzip { Decoder::Gzip(Box::new(MultiGzDecoder::new(out))) } else { Decoder::Plain(out) };
@@ -65,11 +67,14 @@ struct Shares<'a> {
     held: Vec<OwnedSemaphorePermit>,
     /// The length at which to rest next.
     rest_at: usize,
+    /// The length so far.
+    progress: &'a AtomicU64,
 }
 
 impl Shares<'_> {
     /// Waits until a body of `len` bytes may be held. The fetch's timeout bounds the wait.
     async fn cover(&mut self, len: usize) {
+        self.progress.store(len as u64, Ordering::Relaxed);
         if len >= self.rest_at {
             self.rest_at = len + SHARE;
             tokio::time::sleep(REST).await;

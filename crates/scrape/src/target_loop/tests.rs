@@ -171,7 +171,7 @@ async fn a_target_known_for_too_large_bodies_is_read_whole_only_once_in_a_while(
     let (counted, of_body) = (Arc::clone(&asked), Arc::clone(&size));
     let server = Server::start(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
-        text(&format!("a 1\n{}\n", "#".repeat(of_body.load(Ordering::Relaxed))))
+        text(format!("a 1\n{}\n", "#".repeat(of_body.load(Ordering::Relaxed))))
     })
     .await;
     let mut check = Check::new(&server.host(), |job| job.body_size_limit = 3 << 20);
