@@ -30,6 +30,8 @@ fn kills() -> Option<usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Killed,
+    /// After nothing was written for so long that its groups rest.
+    KilledAtRest,
     Frozen,
     BlackHoled,
 }
@@ -46,6 +48,22 @@ fn settled(cluster: &Cluster) -> Result<(Vec<usize>, usize)> {
     }
 }
 
+/// Waits until at least `count` groups of a node rest.
+fn wait_for_rest(cluster: &Cluster, at: usize, count: usize) -> Result<()> {
+    let clock = SystemClock::new();
+    let node = cluster.node(at)?;
+    loop {
+        let (_, text) = node.get("/metrics")?;
+        let resting = text.lines().find_map(|line| line.strip_prefix("isobar_replication_resting_groups "));
+        let resting: f64 = resting.context("the gauge of groups at rest")?.trim().parse()?;
+        if resting >= count as f64 {
+            return Ok(());
+        }
+        ensure!(clock.monotonic() < PATIENCE, "{resting} groups of node {at} rest, not {count}");
+        std::thread::yield_now();
+    }
+}
+
 /// For each shard that the victim led: the time from its end until a write that was sent after it was acknowledged.
 fn outages(cluster: &mut Cluster, way: Way, first_id: u64) -> Result<Vec<Duration>> {
     cluster.wait_whole(PATIENCE)?;
@@ -58,6 +76,10 @@ fn outages(cluster: &mut Cluster, way: Way, first_id: u64) -> Result<Vec<Duratio
         .map(|(shard, _)| shard)
         .collect();
     ensure!(!led.is_empty(), "the victim leads something");
+    let at_rest = way == Way::KilledAtRest;
+    if at_rest {
+        wait_for_rest(cluster, victim, led.len())?;
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let gone_ms = AtomicUsize::new(usize::MAX);
     let (warm, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -73,6 +95,11 @@ fn outages(cluster: &mut Cluster, way: Way, first_id: u64) -> Result<Vec<Duratio
                     let mut writer =
                         Writer::with(first_id + number as u64, 2, vec![instance?], Arc::clone(clock))
                             .with_patience(PATIENCE);
+                    // A write would end the rest.
+                    while at_rest && gone_ms.load(Ordering::SeqCst) == usize::MAX {
+                        ensure!(!stop.load(Ordering::SeqCst), "it was told to stop");
+                        std::thread::yield_now();
+                    }
                     let mut told = false;
                     while !stop.load(Ordering::SeqCst) {
                         let sent = clock.monotonic();
@@ -93,11 +120,11 @@ fn outages(cluster: &mut Cluster, way: Way, first_id: u64) -> Result<Vec<Duratio
                 })
             })
             .collect();
-        while warm.load(Ordering::SeqCst) < led.len() && clock.monotonic() < PATIENCE {
+        while !at_rest && warm.load(Ordering::SeqCst) < led.len() && clock.monotonic() < PATIENCE {
             std::thread::yield_now();
         }
         let ended = match way {
-            Way::Killed => cluster.node(victim).and_then(|node| node.signal("KILL")),
+            Way::Killed | Way::KilledAtRest => cluster.node(victim).and_then(|node| node.signal("KILL")),
             Way::Frozen => cluster.node(victim).and_then(|node| node.signal("STOP")),
             Way::BlackHoled => {
                 for (from, to) in cluster.links(victim) {
@@ -116,7 +143,7 @@ fn outages(cluster: &mut Cluster, way: Way, first_id: u64) -> Result<Vec<Duratio
         ended.and(measured)
     })?;
     match way {
-        Way::Killed => cluster.kill(victim)?,
+        Way::Killed | Way::KilledAtRest => cluster.kill(victim)?,
         Way::Frozen => cluster.node(victim)?.signal("CONT")?,
         Way::BlackHoled => cluster.proxy.heal(),
     }
@@ -147,6 +174,7 @@ fn i12_time_until_writes_of_each_shard_succeed_again() -> Result<()> {
     let mut id = 1;
     for (way, trials, limit) in [
         (Way::Killed, kills, Duration::from_secs(3)),
+        (Way::KilledAtRest, kills.div_ceil(5), Duration::from_secs(3)),
         (Way::Frozen, kills.div_ceil(5), Duration::from_secs(5)),
         (Way::BlackHoled, kills.div_ceil(5), Duration::from_secs(5)),
     ] {
