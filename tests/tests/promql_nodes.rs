@@ -79,8 +79,8 @@ fn three_nodes_answer_as_one() -> Result<()> {
     let copies = asked("ISOBAR_NODES_COPIES", 1);
     let folder = tempfile::tempdir()?;
     let one = Node::start(&folder.path().join("one"), FLAGS)?;
-    let copies = format!("--cluster.replication-factor={copies}");
-    let flags = [&[&*copies, "--cluster.shards=8"], FLAGS].concat();
+    let factor = format!("--cluster.replication-factor={copies}");
+    let flags = [&[&*factor, "--cluster.shards=8"], FLAGS].concat();
     let (nodes, _) = tests::three::start(folder.path(), &flags)?;
     let mut alone = [one.client()];
     let mut clients: Vec<Client> = nodes.iter().map(Node::client).collect();
