@@ -8,6 +8,7 @@ use promql::ast::{AggregateOp, Span};
 use xxhash_rust::xxh64::xxh64;
 
 use super::aggregate::Grouping;
+use super::merge::without_name;
 use super::{Evaluator, Sink};
 use crate::EvalError;
 use crate::column::{ABSENT, Column, Columns, is_absent};
@@ -95,6 +96,12 @@ impl Evaluator<'_> {
             }
         }
         let mut columns = candidates()?;
+        // What is picked depends on labels; these are the ones without a name that was dropped, merged or not.
+        if !self.delayed() {
+            for column in columns.list.iter_mut().filter(|column| column.drop_name) {
+                column.labels = without_name(&column.labels);
+            }
+        }
         columns.list.sort_unstable_by(|a, b| compare(&a.labels, &b.labels));
         let groups = self.members(group, &columns.list);
         let mut kept: Vec<Option<Column>> = columns.list.iter().map(|_| None).collect();

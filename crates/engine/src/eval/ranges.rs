@@ -87,8 +87,8 @@ impl Evaluator<'_> {
                 let Some(grid) = self.subquery_grid(sub) else { return Ok(()) };
                 self.over(grid).stream(&sub.inner, &mut |column| {
                     run.split.take_column(column, grid);
-                    let dropped = column.drop_name;
-                    self.slide_over(&mut run, &column.labels, dropped)
+                    // Annotations do not name what was dropped.
+                    self.slide_over(&mut run, &self.labels_of(column), column.drop_name)
                 })
             }
             _ => Ok(()),
