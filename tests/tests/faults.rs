@@ -1,5 +1,5 @@
 //! Clusters of real processes under load through the faults of docs/faults.md. Every scenario checks I1 to I6 of what its
-//! clients wrote and read, I7 and I14 by stopping and starting everything at its end, and what its faults name beside.
+//! clients wrote and read, I14 by stopping and starting everything at its end, and what its faults name beside.
 //!
 //! Here each has one short run. `make soak` makes long ones: `ISOBAR_SOAK_MINUTES`, `ISOBAR_SOAK_SEED`.
 
