@@ -5,9 +5,8 @@
 //! `history` checks what was seen; `faults` are what is done to a cluster, `scenario` a whole run to the verdict. `power` is
 //! a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both
 //! versions, `wire` bodies that clients of another make send. `spread` evaluates queries by parts, `random_query` makes
-//! queries and series, `naive`
-//! evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they print why they are
-//! skipped, and fail instead where `REQUIRE_TIERS` names the tier.
+//! queries and series, `naive` evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they
+//! print why they are skipped, and fail instead where `REQUIRE_TIERS` names the tier.
 
 pub mod cluster;
 pub mod faults;

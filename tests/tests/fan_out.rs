@@ -9,7 +9,7 @@ use tests::node::Node;
 use tests::oracle::Writer;
 use tests::three;
 
-const SERIES: u64 = 140;
+const SERIES: u64 = 100;
 const ROUNDS: usize = 30;
 
 const FLAGS: &[&str] = &["--cluster.replication-factor=1", "--cluster.shards=6"];

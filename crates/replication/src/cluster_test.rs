@@ -262,6 +262,11 @@ fn groups_in_which_nothing_happens_rest_and_wake_for_a_write_or_a_dead_leader() 
         nodes.insert(at, sites[at].restart(&join, 3).await);
         ready(&nodes.iter().collect::<Vec<_>>()).await;
         until("all groups rest with all members", async || all_rest(&nodes).await).await;
+        // One that returns while nothing is written has to hear what is committed before it rests.
+        nodes.remove(at).abandon().await;
+        nodes.insert(at, sites[at].restart(&join, 3).await);
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        until("all groups rest once more", async || all_rest(&nodes).await).await;
         equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
         for node in nodes {
             node.shutdown().await.unwrap();

@@ -79,7 +79,8 @@ impl Group {
         }
     }
 
-    /// As a member: whether the group stands here as its leader on the node `from` says.
+    /// As a member: whether the group stands here as its leader on the node `from` says. Never before the leader was
+    /// heard: after a start its next message tells what is committed, and a group at rest sends none.
     fn agrees(&self, from: NodeId, said: Resting) -> bool {
         let follows = {
             let metrics = self.raft().metrics();
@@ -89,6 +90,7 @@ impl Group {
                 && metrics.last_log_index == Some(said.last)
         };
         follows
+            && self.caught_up()
             && self.leader().is_some_and(|(replica, node)| node == from && replica.0 != self.id.0)
             && self.progress().0 == said.last
     }
