@@ -52,7 +52,8 @@ impl Evaluator<'_> {
         self.pick_among(group, span, sink, || self.vector(&group.inner))
     }
 
-    /// Picks among the columns that `candidates` gives; they are not asked for when nothing is to be picked.
+    /// Picks among the columns that `candidates` gives. They are evaluated even when nothing is to be picked, since their
+    /// errors and annotations are told then, too.
     pub(super) fn pick_among(
         &self,
         group: &Group,
@@ -66,6 +67,7 @@ impl Evaluator<'_> {
         let params = self.scalar(param)?;
         let (low, high) = params.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
         let nan = params.iter().any(|v| v.is_nan());
+        let mut columns = candidates()?;
         if group.op == AggregateOp::LimitRatio {
             if !nan && low == 0.0 && high == 0.0 {
                 return Ok(());
@@ -95,7 +97,6 @@ impl Evaluator<'_> {
                 return Err(EvalError::Execution(format!("Scalar value {} overflows int64", general(high))));
             }
         }
-        let mut columns = candidates()?;
         // What is picked depends on labels; these are the ones without a name that was dropped, merged or not.
         if !self.delayed() {
             for column in columns.list.iter_mut().filter(|column| column.drop_name) {
