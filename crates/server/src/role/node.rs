@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 use query::Frontend;
 use replication::Replication;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::features;
@@ -153,6 +153,8 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
     let retention = retention_ms(&flags, &loaded);
     let peering = super::peering::bind(&flags).await?;
     let config = replication_config(&flags, retention);
+    // Who asks for a stop from here on gets a clean one.
+    let signals = Signals::heed()?;
     let replication = Replication::open(config, peering, Arc::clone(&clock), &mut registry).await?;
     let writer: Arc<dyn ShardWriter> = Arc::clone(&replication) as _;
     let reader: Arc<dyn ShardReader> = Arc::clone(&replication) as _;
@@ -276,7 +278,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         anyhow::Ok(())
     };
     let outcome = tokio::select! {
-        stopped = wait_for_stop(&configuration, &stop) => stopped,
+        stopped = wait_for_stop(signals, &configuration, &stop) => stopped,
         failed = async { match started.await { Ok(()) => std::future::pending().await, Err(error) => error } } => Err(failed),
     };
     tracing::info!("stopping: no new scrapes and requests, then everything is flushed");
@@ -311,17 +313,35 @@ async fn wait_until_caught_up(replication: &Replication) {
     }
 }
 
+/// The signals that the node heeds; from [`Signals::heed`] on they end nothing by themselves.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn heed() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Returns when SIGTERM, SIGINT or `/-/quit` asks to stop; SIGHUP reloads meanwhile.
-async fn wait_for_stop(configuration: &Arc<Configuration>, stop: &CancellationToken) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn wait_for_stop(
+    mut signals: Signals,
+    configuration: &Arc<Configuration>,
+    stop: &CancellationToken,
+) -> Result<()> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
             () = stop.cancelled() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 // The outcome is logged and counted by reload itself.
                 let _ = configuration.reload().await;
             }
