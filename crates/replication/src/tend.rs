@@ -36,6 +36,11 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         let mut balanced = inner.clock.monotonic();
         while !inner.stopping.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK).await;
+            if inner.log.failure().is_some() {
+                // Nothing can be stored here any more, but a leader that appends nothing would not notice: others lead.
+                hand_over(&inner).await;
+                continue;
+            }
             let Some(cluster) = inner.cluster.load_full() else { continue };
             if let Err(failure) = look(&inner, &cluster).await {
                 tracing::info!(%failure, "a group is not as the cluster's state says yet");
@@ -238,13 +243,13 @@ pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Resu
     Err(last)
 }
 
-/// Hands over everything that this node leads, where somebody can take it, before it stops.
+/// Hands over everything that this node leads, where somebody can take it: before it stops, or when its log has failed.
 pub(crate) async fn hand_over(inner: &Inner) {
     let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
     let led = groups.iter().filter_map(|group| Some((group, group.successor()?)));
     let handed = led.map(|(group, to)| async move {
         if let Err(failure) = group.transfer(to, TRANSFER).await {
-            tracing::warn!(%failure, "a leadership was not handed over before the stop");
+            tracing::warn!(%failure, "a leadership was not handed over");
         }
     });
     let count = join_all(handed.collect::<Vec<_>>()).await.len();
