@@ -25,6 +25,8 @@ fi
 if [ "$stage" = test ]; then
     want e2fsprogs command -v mkfs.ext4
     want strace command -v strace
+    # Debian's Python makes no environments without it.
+    want python3-venv python3 -c 'import ensurepip, venv'
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
