@@ -64,7 +64,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer> {
-        let answer = self.try_request(method, path, headers, body);
+        let kept = self.stream.is_some();
+        let mut answer = self.try_request(method, path, headers, body);
+        if kept && answer.as_ref().is_err_and(is_gone) {
+            // The server had hung up after the answer before, which shows only now.
+            self.stream = None;
+            answer = self.try_request(method, path, headers, body);
+        }
         if answer.is_err() {
             self.stream = None;
         }
@@ -155,6 +161,13 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the other end of a connection had gone away.
+fn is_gone(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset))
 }
 
 /// `text` with everything but letters, digits and `-_.` percent-encoded.
