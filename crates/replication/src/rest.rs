@@ -9,7 +9,7 @@
 //! Rest decides when timers run, never what Raft does: safety does not depend on it. Reads of a group at rest still
 //! probe a majority.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -130,7 +130,11 @@ type Since = HashMap<u64, (Stand, Instant)>;
 /// Tells the other nodes which of the groups led here rest, and lets those rest to which all of them agree.
 async fn tell(inner: &Inner, since: &mut Since) {
     let now = Instant::now();
-    let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
+    let groups: Vec<Arc<Group>> = {
+        let groups = inner.groups.read();
+        since.retain(|id, _| groups.contains_key(id));
+        groups.values().cloned().collect()
+    };
     let mut still = Vec::new();
     for group in groups {
         let stands = group.settled();
@@ -151,7 +155,6 @@ async fn tell(inner: &Inner, since: &mut Since) {
             group.wake();
         }
     }
-    since.retain(|id, _| inner.groups.read().contains_key(id));
     let mut asked: BTreeMap<NodeId, Vec<Resting>> = BTreeMap::new();
     for (_, (term, last), members) in &still {
         for (replica, node) in members {
@@ -166,7 +169,7 @@ async fn tell(inner: &Inner, since: &mut Since) {
             Ok(_) | Err(_) => Vec::new(),
         }
     });
-    let agreed: Vec<u64> = join_all(answers).await.concat();
+    let agreed: HashSet<u64> = join_all(answers).await.into_iter().flatten().collect();
     for (group, stand, members) in still {
         let unchanged = group.settled().is_some_and(|(now, _)| now == stand);
         if unchanged && members.iter().all(|(replica, _)| agreed.contains(replica)) {

@@ -1,4 +1,5 @@
-//! The way to a shard wherever it is: writes to its leader, reads from a replica that is as fresh as asked.
+//! The way to a shard wherever it is: writes to its leader, reads from a replica that is as fresh as asked, parts of
+//! queries to a node that has one.
 //!
 //! Who leads is told by this node's replica where there is one, else remembered from the last answer, else asked: every
 //! node says whom it takes for the leader. A write or read index that hits the wrong node goes on to the one named, for

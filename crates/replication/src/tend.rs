@@ -3,7 +3,7 @@
 //! Level-triggered: every half second the leader of a group compares and makes one change. The meta group's leader also
 //! places the replicas that the settings ask for and no node has yet. A shard's voters change once, when all its new
 //! replicas are there and have caught up. Leaderships are spread evenly: who leads more than another could hands one
-//! over, one at a time and not often.
+//! over, one at a time and not often. A node whose log has failed, or that stops, hands over all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
