@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use benches::http::Client;
 use model::histogram::Span;
-use model::{Exemplar, Histogram, Labels, MetricKind};
+use model::seam::fake::MemorySource;
+use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesSource as _};
+use model::{Exemplar, Histogram, Labels, MetricKind, TenantId, TimeRange};
 
 /// What is sent of one series.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,33 @@ impl Series {
         self.exemplars.push(Exemplar { labels, value, timestamp });
         self
     }
+}
+
+/// What is to be sent so that a receiver has all of `source`.
+///
+/// # Errors
+/// When `source` cannot be read.
+pub fn series_of(source: &MemorySource) -> Result<Vec<Series>> {
+    let request = SelectRequest {
+        tenant: TenantId::anonymous(),
+        matchers: Vec::new(),
+        range: TimeRange::ALL,
+        budget: QueryBudget::unlimited(),
+    };
+    let (mut iter, mut data, mut all) = (source.select(&request)?, SeriesData::default(), Vec::new());
+    while iter.next_series(&mut data)? {
+        let mut series = Series { labels: data.labels.clone(), ..Series::default() };
+        let mut histograms = data.histograms.iter().peekable();
+        for (row, stamp) in data.stamps.iter().enumerate() {
+            let start = data.starts.get(row).copied().unwrap_or(0);
+            match histograms.next_if(|(at, _)| *at as usize == row) {
+                Some((_, histogram)) => series.histograms.push((*stamp, Arc::clone(histogram), start)),
+                None => series.samples.push((*stamp, data.values[row], start)),
+            }
+        }
+        all.push(series);
+    }
+    Ok(all)
 }
 
 /// Writes protobuf fields.

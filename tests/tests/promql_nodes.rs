@@ -3,17 +3,13 @@
 //!
 //! `ISOBAR_NODES_QUERIES` and `ISOBAR_NODES_SEED` ask more; `ISOBAR_NODES_COPIES=3` gives each node all series.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use benches::http::{Client, encoded};
 use model::seam::fake::MemorySource;
-use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesSource as _};
-use model::{TenantId, TimeRange};
 use serde_json::Value;
 use tests::node::Node;
 use tests::random_query::{Queries, Random, TIMES, series};
-use tests::remote_write::{Series, Version, body_v2, send};
+use tests::remote_write::{Version, body_v2, send, series_of};
 
 const FLAGS: &[&str] = &[
     "--tenancy.enabled",
@@ -29,33 +25,9 @@ fn asked(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// What is to be sent of `source`.
-fn as_sent(source: &MemorySource) -> Result<Vec<Series>> {
-    let request = SelectRequest {
-        tenant: TenantId::anonymous(),
-        matchers: Vec::new(),
-        range: TimeRange::ALL,
-        budget: QueryBudget::unlimited(),
-    };
-    let (mut iter, mut data, mut all) = (source.select(&request)?, SeriesData::default(), Vec::new());
-    while iter.next_series(&mut data)? {
-        let mut series = Series { labels: data.labels.clone(), ..Series::default() };
-        let mut histograms = data.histograms.iter().peekable();
-        for (row, stamp) in data.stamps.iter().enumerate() {
-            let start = data.starts.get(row).copied().unwrap_or(0);
-            match histograms.next_if(|(at, _)| *at as usize == row) {
-                Some((_, histogram)) => series.histograms.push((*stamp, Arc::clone(histogram), start)),
-                None => series.samples.push((*stamp, data.values[row], start)),
-            }
-        }
-        all.push(series);
-    }
-    Ok(all)
-}
-
 /// Sends all of it to one of `clients` after the other.
 fn write(clients: &mut [Client], tenant: &str, source: &MemorySource) -> Result<()> {
-    for (at, part) in as_sent(source)?.chunks(20).enumerate() {
+    for (at, part) in series_of(source)?.chunks(20).enumerate() {
         let node = at % clients.len();
         let answer = send(&mut clients[node], Version::V2, Some(tenant), &body_v2(part))?;
         ensure!(answer.status == 204, "{}: {}", answer.status, answer.text);

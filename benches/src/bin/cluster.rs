@@ -205,10 +205,16 @@ fn catch_up(place: &Place<'_>, steps: &[Vec<Request>]) -> Result<Value> {
         "mb_per_s": bytes / seconds / 1e6, "samples_per_s": sent.samples as f64 / seconds}))
 }
 
-/// Writes everything to one node, then has it grow to three with three copies.
-fn grow(place: &Place<'_>, steps: &[Vec<Request>]) -> Result<Value> {
+/// Writes everything to one node, then has it grow to three with three copies. With `by_state` the node is started
+/// anew in between, after which its log is short and the others have to fetch what it has stored.
+fn grow(place: &Place<'_>, steps: &[Vec<Request>], by_state: bool) -> Result<Value> {
     let mut servers = place.cluster(1, 1)?;
     let sent = send(&servers[0].address, "/api/v1/write", steps, 4)?;
+    if by_state {
+        servers.pop().context("one node")?.stop()?;
+        servers.push(place.start(0, 1, 1)?);
+        until_whole(&servers, 1)?;
+    }
     for at in [1, 2] {
         servers.push(place.start(at, 1, 1)?);
     }
@@ -245,9 +251,11 @@ fn measure(isobar: &str, shape: &Shape, steps: &[Vec<Request>]) -> Result<Value>
         }
     }
     let caught_up = catch_up(&within("catch-up")?, steps)?;
-    let grown = grow(&within("grow")?, steps)?;
+    let grown = grow(&within("grow")?, steps, false)?;
+    let grown_by_state = grow(&within("grow-by-state")?, steps, true)?;
     remove(&folder)?;
-    Ok(json!({"writes": wrote, "queries": asked, "catch_up": caught_up, "grow": grown}))
+    Ok(json!({"writes": wrote, "queries": asked, "catch_up": caught_up, "grow": grown,
+        "grow_by_state": grown_by_state}))
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -268,7 +276,11 @@ fn report(result: &Value) {
             let named = match row["expression"].as_str() {
                 Some(expression) => format!("`{expression}`"),
                 None if row["nodes"].is_u64() => format!("{} nodes, {} copies", row["nodes"], row["copies"]),
-                None => ["by the log, a node that was away", "one node grows to three"][at].to_owned(),
+                None => {
+                    ["by the log, a node that was away", "one node grows to three", "the same, by its state"]
+                        [at]
+                        .to_owned()
+                }
             };
             let cells: Vec<String> = columns
                 .iter()
@@ -301,7 +313,7 @@ fn report(result: &Value) {
     );
     rows(
         "catching up",
-        &json!([result["catch_up"], result["grow"]]),
+        &json!([result["catch_up"], result["grow"], result["grow_by_state"]]),
         &[
             ("s", "/seconds"),
             ("MB/s", "/mb_per_s"),

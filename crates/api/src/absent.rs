@@ -9,6 +9,7 @@ use model::time;
 use crate::body::json_text;
 use crate::encode::push_string;
 use crate::error::ApiError;
+use crate::params::{Params, go_bool};
 use crate::query::{Shared, success};
 
 /// 501 for something that would change state.
@@ -20,8 +21,33 @@ pub(crate) async fn empty_list() -> Response {
     success(|out| out.push_str("[]"))
 }
 
-pub(crate) async fn rules() -> Response {
-    success(|out| out.push_str(r#"{"groups":[]}"#))
+/// Rule groups: none. What is asked for is checked all the same.
+pub(crate) async fn rules(params: Params) -> Result<Response, ApiError> {
+    let shown = |name: &str| params.get(name).chars().take(64).collect::<String>();
+    let wrong = |name: &str, why: String| Err(ApiError::parameter(name, why));
+    if !matches!(params.get("type"), "" | "alert" | "record") {
+        return wrong("type", format!("not supported value {:?}", shown("type")));
+    }
+    if !params.get("exclude_alerts").is_empty() && go_bool(params.get("exclude_alerts")).is_none() {
+        let why = format!("strconv.ParseBool: parsing {:?}: invalid syntax", shown("exclude_alerts"));
+        return wrong("exclude_alerts", format!("error converting exclude_alerts: {why}"));
+    }
+    match params.get("group_limit") {
+        "" if params.get("group_next_token").is_empty() => {}
+        "" => {
+            let why = "group_limit needs to be present in order to paginate over the groups";
+            return wrong("group_next_token", why.into());
+        }
+        limit => match limit.parse::<i64>() {
+            Ok(limit) if limit > 0 => {}
+            Ok(_) => return wrong("group_limit", "group_limit needs to be greater than 0".into()),
+            Err(_) => {
+                let why = format!("strconv.ParseInt: parsing {:?}: invalid syntax", shown("group_limit"));
+                return wrong("group_limit", format!("group_limit needs to be a valid number: {why}"));
+            }
+        },
+    }
+    Ok(success(|out| out.push_str(r#"{"groups":[]}"#)))
 }
 
 pub(crate) async fn alerts() -> Response {

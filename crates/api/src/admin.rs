@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::encode::push_string;
 use crate::error::ApiError;
-use crate::params::Params;
+use crate::params::{Params, go_bool};
 use crate::query::{Shared, selectors, success};
 use crate::state::ApiState;
 
@@ -43,9 +43,7 @@ pub(crate) async fn clean_tombstones(State(state): Shared) -> Result<Response, A
 pub(crate) async fn snapshot(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     check(&state)?;
     let text = params.get("skip_head");
-    // Those that upstream's language takes for one.
-    let booleans = ["", "1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"];
-    if !booleans.contains(&text) {
+    if !text.is_empty() && go_bool(text).is_none() {
         let shown: String = text.chars().take(64).collect();
         let why = format!("unable to parse boolean: strconv.ParseBool: parsing {shown:?}: invalid syntax");
         return Err(ApiError::parameter("skip_head", why));

@@ -2,6 +2,7 @@
 //!
 //! [`ResultEncoder`] writes an answer in pieces, so that a large one is never in memory as a whole twice.
 
+use model::histogram::exponential_bound;
 use model::{Histogram, Labels, number};
 use query::{Between, HistogramPoint, Point, QueryStats, Sample, SampleValue, Series, StepSamples, Value};
 
@@ -248,16 +249,6 @@ fn indexed<'a>(
         first..next
     });
     indexes.zip(buckets.iter().copied())
-}
-
-/// The upper bound of bucket `index`: 2^(index · 2^−schema); the largest finite float for the last finite bucket.
-fn exponential_bound(index: i64, schema: i8) -> f64 {
-    let exponent = if schema < 0 {
-        (index as f64) * f64::from(1u32 << (-schema).clamp(0, 30) as u32)
-    } else {
-        (index as f64) / f64::from(1u32 << schema.clamp(0, 30) as u32)
-    };
-    if exponent == 1024.0 { f64::MAX } else { exponent.exp2() }
 }
 
 /// Writes the answer to a query piece by piece.

@@ -58,8 +58,9 @@ pub(crate) async fn headers(State(state): State<Arc<ApiState>>, request: Request
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
+    // Also where no origin is allowed: a cache may not give that answer to a page that is.
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
     response
 }
 

@@ -118,14 +118,11 @@ impl Params {
 
     /// Whether the request wants start timestamps used or not, if it says so.
     pub(crate) fn use_start_timestamps(&self) -> Result<Option<bool>, ApiError> {
-        // What Go's `strconv.ParseBool` takes.
         match self.start_timestamps.as_deref().map(str::trim) {
             None | Some("") => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(_) => {
-                Err(ApiError::bad_data(format!("invalid {START_TIMESTAMPS_HEADER}: not true or false")))
-            }
+            Some(text) => go_bool(text).map(Some).ok_or_else(|| {
+                ApiError::bad_data(format!("invalid {START_TIMESTAMPS_HEADER}: not true or false"))
+            }),
         }
     }
 
@@ -253,6 +250,15 @@ fn atoi(text: &str) -> Result<i64, String> {
 }
 
 /// A time in ms: a float of seconds, or RFC 3339.
+/// What Go's `strconv.ParseBool` takes for a truth value.
+pub(crate) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 pub(crate) fn parse_time(text: &str) -> Result<i64, String> {
     let shown: String = text.chars().take(64).collect();
     let bad = || format!("cannot parse {shown:?} to a valid timestamp");

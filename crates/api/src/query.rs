@@ -127,23 +127,32 @@ fn notes(annotations: &[Annotation], text: &str) -> (Vec<String>, Vec<String>) {
     (of(AnnotationKind::Warning, "warning"), of(AnnotationKind::Info, "info"))
 }
 
-/// The parsed `match[]` parameters; each set of them as a whole must not match every series.
-pub(crate) fn selectors(state: &ApiState, params: &Params) -> Result<Vec<Vec<model::Matcher>>, ApiError> {
+/// The parsed `match[]` parameters; each set of them as a whole must not match every series. The error's text is
+/// without the parameter's name where `bare`, as upstream has it in answers about labels.
+fn parsed_selectors(
+    state: &ApiState,
+    params: &Params,
+    bare: bool,
+) -> Result<Vec<Vec<model::Matcher>>, ApiError> {
+    let wrong =
+        |why: String| if bare { ApiError::bad_data(why) } else { ApiError::parameter("match[]", why) };
     let mut sets = Vec::new();
     for text in params.selectors()? {
         let matchers = state.frontend.parse_selector(text).map_err(|error| match error {
-            QueryError::Parse(why) => ApiError::parameter("match[]", why),
+            QueryError::Parse(why) => wrong(why),
             other => other.into(),
         })?;
         if matchers.iter().all(model::Matcher::matches_empty) {
-            return Err(ApiError::parameter(
-                "match[]",
-                "match[] must contain at least one non-empty matcher",
-            ));
+            return Err(wrong("match[] must contain at least one non-empty matcher".into()));
         }
         sets.push(matchers);
     }
     Ok(sets)
+}
+
+/// [`parsed_selectors`] whose errors name the parameter.
+pub(crate) fn selectors(state: &ApiState, params: &Params) -> Result<Vec<Vec<model::Matcher>>, ApiError> {
+    parsed_selectors(state, params, false)
 }
 
 /// What storage is asked for, so that a cut can be told from an exact fit.
@@ -190,7 +199,7 @@ pub(crate) async fn series(State(state): Shared, params: Params) -> Result<Respo
 pub(crate) async fn labels(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let limit = params.limit("limit")?;
     let range = params.range()?;
-    let sets = selectors(&state, &params)?;
+    let sets = parsed_selectors(&state, &params, true)?;
     let mut all = state.frontend.label_names(sets, range, one_more(limit), &options(&params)?).await?;
     let warnings = cut(&mut all, limit);
     Ok(list_answer(all, &warnings, |out, name| push_string(out, &name)))
@@ -207,7 +216,7 @@ pub(crate) async fn label_values(
     }
     let limit = params.limit("limit")?;
     let range = params.range()?;
-    let sets = selectors(&state, &params)?;
+    let sets = parsed_selectors(&state, &params, true)?;
     let mut all =
         state.frontend.label_values(&name, sets, range, one_more(limit), &options(&params)?).await?;
     let warnings = cut(&mut all, limit);

@@ -17,7 +17,7 @@ use model::{MetricMetadata, TimeRange, number};
 
 use crate::encode::{push_list, push_string};
 use crate::error::ApiError;
-use crate::params::Params;
+use crate::params::{Params, go_bool};
 use crate::query::{Shared, options, selectors};
 use crate::state::ApiState;
 use score::{Algorithm, Search};
@@ -45,9 +45,8 @@ struct Asked {
 fn boolean(params: &Params, name: &str, default: bool) -> Result<bool, ApiError> {
     match params.get(name) {
         "" => Ok(default),
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        other => Err(ApiError::bad_data(format!("invalid {name} {other:?}: must be boolean"))),
+        other => go_bool(other)
+            .ok_or_else(|| ApiError::bad_data(format!("invalid {name} {other:?}: must be boolean"))),
     }
 }
 

@@ -89,7 +89,7 @@ impl Annotation {
 }
 
 /// The annotations of an evaluation, each text once, in order of kind and text. Of several places with the same text
-/// the one furthest to the right is kept.
+/// the one is kept that is evaluated last, as upstream has it: what is around another, else what is to the right.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Annotations {
     all: BTreeMap<(AnnotationKind, String), Annotation>,
@@ -116,8 +116,8 @@ impl Annotations {
     fn insert(&mut self, mut annotation: Annotation) {
         let key = (annotation.kind, annotation.text.clone());
         if let Some(earlier) = self.all.remove(&key) {
-            let right = |(start, end): (u32, u32)| (start, u32::MAX - end);
-            if right(earlier.span) > right(annotation.span) {
+            let evaluated = |(start, end): (u32, u32)| (end, u32::MAX - start);
+            if evaluated(earlier.span) > evaluated(annotation.span) {
                 annotation.span = earlier.span;
             }
             annotation.absorb(earlier);

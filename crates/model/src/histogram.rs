@@ -3,7 +3,11 @@
 //! Bucket counts are absolute (not deltas) and floats; `integer` remembers that they were whole numbers
 //! when written (exact up to 2^53). Arithmetic on histograms, as PromQL needs it, lives in `engine`.
 
+mod bounds;
+
 use std::sync::Arc;
+
+pub use bounds::exponential_bound;
 
 /// The schema number of histograms with custom bucket boundaries.
 pub const CUSTOM_BUCKETS_SCHEMA: i8 = -53;

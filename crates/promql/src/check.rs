@@ -4,7 +4,10 @@
 
 use model::METRIC_NAME;
 
-use crate::ast::{AggregateOp, Binary, Call, Cardinality, Expr, ExprKind, Selector, Span, ValueType};
+use crate::ast::{
+    AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Selector, Span, ValueType,
+    VectorMatching,
+};
 use crate::error::Findings;
 use crate::quote::quote;
 
@@ -16,6 +19,16 @@ pub(crate) fn check(text: &str, expr: &mut Expr, findings: &mut Findings) {
 struct Checker<'a> {
     text: &'a str,
     findings: &'a mut Findings,
+}
+
+/// A binary operation apart from its left side, of which the place is left.
+struct Operation<'e> {
+    op: BinaryOp,
+    left: Span,
+    rhs: &'e mut Expr,
+    matching: &'e mut Option<VectorMatching>,
+    return_bool: bool,
+    span: Span,
 }
 
 impl Checker<'_> {
@@ -64,7 +77,7 @@ impl Checker<'_> {
                 }
                 ValueType::Vector
             }
-            ExprKind::Binary(binary) => self.binary(binary, span),
+            ExprKind::Binary(_) => self.chain(expr),
             ExprKind::Call(call) => {
                 self.call(call, span);
                 call.function.returns
@@ -93,18 +106,42 @@ impl Checker<'_> {
         }
     }
 
-    fn binary(&mut self, binary: &mut Binary, span: Span) -> ValueType {
-        let (left, right) = (self.expr(&mut binary.lhs), self.expr(&mut binary.rhs));
-        let op = binary.op;
-        let operator = self.operator_span(binary);
-        if binary.return_bool && !op.is_comparison() {
+    /// A binary operation. What leans to the left, as long chains do, is walked without recursion, innermost first.
+    fn chain(&mut self, mut expr: &mut Expr) -> ValueType {
+        let mut operations = Vec::new();
+        while let Expr { kind: ExprKind::Binary(binary), span } = expr {
+            let Binary { op, lhs, rhs, matching, return_bool } = &mut **binary;
+            let left = lhs.span;
+            operations.push(Operation {
+                op: *op,
+                left,
+                rhs,
+                matching,
+                return_bool: *return_bool,
+                span: *span,
+            });
+            expr = lhs;
+        }
+        let mut got = self.expr(expr);
+        while let Some(operation) = operations.pop() {
+            got = self.operation(operation, got);
+        }
+        got
+    }
+
+    /// One operation whose left side is checked and of type `left`.
+    fn operation(&mut self, operation: Operation<'_>, left: ValueType) -> ValueType {
+        let Operation { op, left: left_span, rhs, matching, return_bool, span } = operation;
+        let right = self.expr(rhs);
+        let operator = self.operator_span(left_span, rhs.span);
+        if return_bool && !op.is_comparison() {
             self.findings.push(operator, "bool modifier can only be used on comparison operators");
         }
         let scalars = [left, right].iter().filter(|t| **t == ValueType::Scalar).count();
-        if op.is_comparison() && !binary.return_bool && scalars == 2 {
+        if op.is_comparison() && !return_bool && scalars == 2 {
             self.findings.push(operator, "comparisons between scalars must use BOOL modifier");
         }
-        if let Some(matching) = &mut binary.matching {
+        if let Some(matching) = matching {
             if op.is_set() && matching.cardinality == Cardinality::OneToOne {
                 matching.cardinality = Cardinality::ManyToMany;
             }
@@ -116,14 +153,14 @@ impl Checker<'_> {
                 }
             }
         }
-        for (side, got) in [(&binary.lhs, left), (&binary.rhs, right)] {
+        for (side, got) in [(left_span, left), (rhs.span, right)] {
             if !matches!(got, ValueType::Scalar | ValueType::Vector) {
                 self.findings
-                    .push(side.span, "binary expression must contain only scalar and instant vector types");
+                    .push(side, "binary expression must contain only scalar and instant vector types");
             }
         }
         if left != ValueType::Vector || right != ValueType::Vector {
-            if let Some(matching) = binary.matching.take() {
+            if let Some(matching) = matching.take() {
                 if !matching.labels.is_empty() {
                     self.findings.push(span, "vector matching only allowed between instant vectors");
                 }
@@ -132,7 +169,7 @@ impl Checker<'_> {
                         .push(span, "filling in missing series only allowed between instant vectors");
                 }
             }
-        } else if let (true, Some(matching)) = (op.is_set(), &binary.matching) {
+        } else if let (true, Some(matching)) = (op.is_set(), &*matching) {
             if matches!(matching.cardinality, Cardinality::OneToMany | Cardinality::ManyToOne) {
                 self.findings.push(span, format!("no grouping allowed for {} operation", quote(op.as_str())));
                 self.findings.push(span, "set operations must always be many-to-many");
@@ -150,14 +187,14 @@ impl Checker<'_> {
     }
 
     /// From the operator to the right side.
-    fn operator_span(&self, binary: &Binary) -> Span {
+    fn operator_span(&self, left: Span, right: Span) -> Span {
         let is_space =
             |at: &u32| matches!(self.text.as_bytes().get(*at as usize), Some(b' ' | b'\t' | b'\n' | b'\r'));
-        let mut start = binary.lhs.span.end;
+        let mut start = left.end;
         while is_space(&start) {
             start += 1;
         }
-        Span { start, end: binary.rhs.span.start.max(start) }
+        Span { start, end: right.start.max(start) }
     }
 
     fn call(&mut self, call: &mut Call, span: Span) {

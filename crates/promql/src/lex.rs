@@ -147,8 +147,9 @@ impl<'a> Lexer<'a> {
             '[' if self.bracket_open => return self.fail(self.start, "unexpected left bracket '['".into()),
             '[' => {
                 self.bracket_open = true;
+                // Whether there was a duration is not forgotten here, nor by upstream: what is said of a later `[:5m]`
+                // depends on it.
                 self.got_colon = false;
-                self.got_duration = false;
                 self.duration_only = true;
                 Kind::LeftBracket
             }

@@ -169,6 +169,11 @@ fn syntax_errors_are_worded_as_upstream() {
             "foo[]",
             "1:5: parse error: unexpected \"]\" in subquery or range selector, expected number, duration, step(), or range()",
         ),
+        ("foo[:5m]", "1:6: parse error: unexpected colon before duration in duration expression"),
+        (
+            "foo[5m] + bar[:5m]",
+            "1:15: parse error: unexpected \":\" in subquery or range selector, expected number, duration, step(), or range()",
+        ),
         ("foo[5m", "1:7: parse error: unclosed left bracket"),
         (
             "foo[5m 1]",

@@ -7,7 +7,7 @@ use model::{Code, Failure};
 /// Why a query has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The text of the query does not parse, in upstream's words.
+    /// The text of the query does not parse, or cannot be evaluated like this, in upstream's words.
     #[error("{0}")]
     Parse(String),
     /// A parameter is wrong.
@@ -53,7 +53,7 @@ impl From<Failure> for QueryError {
     fn from(failure: Failure) -> Self {
         let Failure { code, message, retry_after } = failure;
         match code {
-            Code::Invalid => Self::Invalid(message),
+            Code::Invalid => Self::Parse(message),
             Code::Execution | Code::TooMany | Code::Unimplemented | Code::NotFound => {
                 Self::Execution(message)
             }

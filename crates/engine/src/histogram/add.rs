@@ -1,10 +1,10 @@
 //! Addition and subtraction of native histograms of different layouts.
 
 use model::Histogram;
-use model::histogram::{ResetHint, Span};
+use model::histogram::{ResetHint, Span, exponential_bound};
 
 use super::bounds;
-use super::buckets::{Layout, entries, exponential_bound, reduce};
+use super::buckets::{Layout, entries, reduce};
 use super::sum::Terms;
 use super::zero::reconcile_zero;
 use crate::kahan::inc;

@@ -1,7 +1,7 @@
 //! Buckets of a native histogram: their bounds, iteration over them, layouts as spans, change of resolution.
 
 use model::Histogram;
-use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span, exponential_bound};
 
 use super::bounds;
 
@@ -13,34 +13,6 @@ pub(crate) struct Bucket {
     pub(crate) lower_inclusive: bool,
     pub(crate) upper_inclusive: bool,
     pub(crate) count: f64,
-}
-
-/// `fraction · 2^exponent`.
-fn ldexp(fraction: f64, exponent: i64) -> f64 {
-    if exponent > 1024 {
-        return f64::INFINITY;
-    }
-    if exponent < -1100 {
-        return 0.0;
-    }
-    let half = exponent / 2;
-    // Exact: both factors are powers of two within range.
-    fraction * f64::powi(2.0, half as i32) * f64::powi(2.0, (exponent - half) as i32)
-}
-
-/// The upper bound of the positive bucket `index` of an exponential schema.
-pub(super) fn exponential_bound(index: i32, schema: i8) -> f64 {
-    let index = i64::from(index);
-    if schema < 0 {
-        let exponent = index << (-i32::from(schema)).min(10);
-        return if exponent == 1024 { f64::MAX } else { ldexp(1.0, exponent) };
-    }
-    let shift = u32::from(schema.unsigned_abs()).min(20);
-    let per_octave = 1i64 << shift;
-    let within = index & (per_octave - 1);
-    let fraction = if within == 0 { 0.5 } else { f64::exp2(within as f64 / per_octave as f64 - 1.0) };
-    let exponent = (index >> shift) + 1;
-    if fraction == 0.5 && exponent == 1025 { f64::MAX } else { ldexp(fraction, exponent) }
 }
 
 /// The bound with `index` of `schema`; −Inf before the first and +Inf after the last custom one.

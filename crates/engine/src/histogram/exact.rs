@@ -10,10 +10,10 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::histogram::{CUSTOM_BUCKETS_SCHEMA, ResetHint, Span};
+use model::histogram::{CUSTOM_BUCKETS_SCHEMA, ResetHint, Span, exponential_bound};
 use model::{Failure, Histogram};
 
-use super::buckets::{Layout, entries, exponential_bound, target_index};
+use super::buckets::{Layout, entries, target_index};
 use super::{add, bounds};
 use crate::coding::{MAX_BUCKETS, Reader, Writer};
 use crate::sum::Exact;

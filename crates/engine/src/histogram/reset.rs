@@ -1,11 +1,11 @@
 //! Counter resets between native histograms, and equality of their data.
 
 use model::Histogram;
-use model::histogram::{ResetHint, Span};
+use model::histogram::{ResetHint, Span, exponential_bound};
 
 use super::add::same_bounds;
 use super::bounds;
-use super::buckets::{bound, entries, exponential_bound, target_index};
+use super::buckets::{bound, entries, target_index};
 use super::zero::zero_count_at;
 
 /// Whether a counter reset lies between `previous` and `h`: by the hint where it says so, else because a count went

@@ -2,10 +2,10 @@
 //! not depend on an order (`exact.rs`).
 
 use model::Histogram;
-use model::histogram::Span;
+use model::histogram::{Span, exponential_bound};
 
 use super::add::{Incompatible, Outcome, adjust_hint, reconcile_custom, same_bounds};
-use super::buckets::{Layout, entries, exponential_bound, target_index};
+use super::buckets::{Layout, entries, target_index};
 use super::zero::reconcile_zero;
 use super::{bounds, div, mul};
 use crate::kahan::inc;

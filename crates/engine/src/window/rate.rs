@@ -195,9 +195,7 @@ fn histogram_difference(w: &Window<'_>, counter: bool, site: &mut Site<'_>) -> O
         !sts.is_empty() && starts::is_reset(sts[at - 1], points[at - 1].time, sts[at], points[at].time)
     };
     let is_gauge = |h: &Histogram| h.reset_hint == ResetHint::Gauge;
-    if counter && (is_gauge(previous) || is_gauge(last)) {
-        site.notes.histogram_not_counter(site.labels.metric_name(), site.span);
-    }
+    let mut not_counter = counter && (is_gauge(previous) || is_gauge(last));
     // A reset right after the first sample makes its layout irrelevant.
     let nothing;
     if counter && (reset_at(1) || is_reset(&points[1].value, previous)) {
@@ -214,12 +212,15 @@ fn histogram_difference(w: &Window<'_>, counter: bool, site: &mut Site<'_>) -> O
     let mut fits = last.has_custom_buckets() == custom;
     if counter && fits {
         for HistogramAt { value, .. } in &points[1..points.len() - 1] {
-            if is_gauge(value) {
-                site.notes.histogram_not_counter(site.labels.metric_name(), site.span);
-            }
+            not_counter |= is_gauge(value);
             smallest = smallest.min(value.schema);
             fits &= value.has_custom_buckets() == custom;
         }
+        // Of what does not fit in between, upstream says nothing else.
+        not_counter &= fits;
+    }
+    if not_counter {
+        site.notes.histogram_not_counter(site.labels.metric_name(), site.span);
     }
     if !fits {
         site.notes.mixed_exponential_custom(site.labels.metric_name(), site.span);
