@@ -1,7 +1,7 @@
-//! The threads that apply committed entries, so that Raft's runtime never does.
+//! The threads that apply committed entries, so that Raft's runtime never does, and those for other work that blocks.
 //!
 //! A group's entries always go to the same thread, in order. A panic in a state machine stops its group, not the
-//! thread.
+//! thread. In the simulation there are no threads: whoever hands work over does it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use model::Failure;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::ApplyResponder;
@@ -31,6 +32,8 @@ pub(crate) struct Job {
 pub(crate) struct ApplyPool {
     senders: Mutex<Vec<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether work is done where it is handed over.
+    inline: bool,
 }
 
 impl ApplyPool {
@@ -45,11 +48,31 @@ impl ApplyPool {
             senders.push(sender);
             handles.push(thread);
         }
-        Ok(Arc::new(Self { senders: Mutex::new(senders), threads: Mutex::new(handles) }))
+        Ok(Arc::new(Self { senders: Mutex::new(senders), threads: Mutex::new(handles), inline: false }))
+    }
+
+    /// Without threads.
+    #[cfg(test)]
+    pub(crate) fn inline() -> Arc<Self> {
+        Arc::new(Self { senders: Mutex::default(), threads: Mutex::default(), inline: true })
+    }
+
+    /// Does work that blocks on a thread for that. Fails when it panics.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if self.inline {
+            return Ok(work());
+        }
+        tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))
     }
 
     /// Hands a job to the thread of group `key`; the job is dropped (and its waiter told) after `stop`.
     pub(crate) fn submit(&self, key: u64, job: Job) {
+        if self.inline {
+            return carry_out(job);
+        }
         let senders = self.senders.lock();
         if senders.is_empty() {
             return;
@@ -71,19 +94,23 @@ impl ApplyPool {
 
 fn run(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        let Job { target, mut mark, entries, done } = job;
-        let result = catch_unwind(AssertUnwindSafe(|| apply(&target, &mut mark, entries)));
-        let result = match result {
-            Ok(result) => result.map(|()| mark),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                Err(io::Error::other(format!("applying a log entry panicked: {text}")))
-            }
-        };
-        // The group may have been stopped meanwhile.
-        let _ = done.send(result);
+        carry_out(job);
     }
+}
+
+fn carry_out(job: Job) {
+    let Job { target, mut mark, entries, done } = job;
+    let result = catch_unwind(AssertUnwindSafe(|| apply(&target, &mut mark, entries)));
+    let result = match result {
+        Ok(result) => result.map(|()| mark),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(io::Error::other(format!("applying a log entry panicked: {text}")))
+        }
+    };
+    // The group may have been stopped meanwhile.
+    let _ = done.send(result);
 }
 
 fn apply(

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ReplicationError;
 use crate::apply::ApplyPool;
+use crate::calls::Calls;
 use crate::coding::term_of;
 use crate::log_store::{GroupLog, place};
 use crate::machine::{Machine, Target, applied_term};
@@ -74,7 +75,7 @@ impl From<LeadError> for ShardWriteError {
 pub(crate) struct Ground {
     pub(crate) log: Arc<NodeLog>,
     pub(crate) pool: Arc<ApplyPool>,
-    pub(crate) peers: Arc<rpc::Peers>,
+    pub(crate) peers: Arc<dyn Calls>,
     /// Raft's own runtime.
     pub(crate) raft: Handle,
     /// The runtime of proposers and probes.

@@ -157,7 +157,7 @@ impl RaftStateMachine<Types> for Machine {
             return Err(io::Error::other(what));
         };
         // Reading and writing of files and database, on a thread for that.
-        let installed = tokio::task::spawn_blocking(move || fetched.install()).await;
+        let installed = self.pool.aside(move || fetched.install()).await;
         installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.mark = self.target.applied().map_err(io::Error::other)?;
         self.applied.send_replace(self.mark.last);

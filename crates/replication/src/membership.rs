@@ -181,7 +181,7 @@ impl Inner {
 
     /// Asks whoever is at `address`.
     async fn ask_at(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Reply, Failure> {
-        let (_, answer) = self.peers.meta_at(address, ask.encode().into(), limit).await?;
+        let answer = self.peers.meta_at(address, ask.encode().into(), limit).await?;
         Reply::decode(&answer)
             .ok_or_else(|| Failure::internal(format!("{address} gave an answer that does not decode")))
     }
@@ -366,10 +366,9 @@ async fn start_meta(
         return Ok(meta);
     }
     let finishing = Arc::clone(inner);
-    let finished = tokio::task::spawn_blocking(move || {
-        catch_up::finish(&finishing, storage::Subject::Meta, ReplicaId(replica))
-    });
-    finished.await.map_err(|error| ReplicationError::group("meta group", error))??;
+    let finish = move || catch_up::finish(&finishing, storage::Subject::Meta, ReplicaId(replica));
+    let finished = inner.ground.pool.aside(finish).await;
+    finished.map_err(|error| ReplicationError::group("meta group", error))??;
     let target = Target::Meta(Arc::clone(&inner.store));
     let meta = Group::start(&inner.ground, "meta group".into(), GroupId(replica), target, founders).await?;
     inner.groups.write().insert(replica, Arc::clone(&meta));
