@@ -52,8 +52,8 @@ fn mark_of(incoming: &Incoming) -> Result<Option<Mark>, StorageError> {
 }
 
 impl Fetched {
-    /// Replaces log and state; durable when it returns. Blocks.
-    pub(crate) fn install(self) -> Result<(), ReplicationError> {
+    /// Replaces log and state; durable when it returns. Blocks. After a failure for lack of space it can be done again.
+    pub(crate) fn install(&self) -> Result<(), ReplicationError> {
         let group = GroupId(self.replica.0);
         if let Some(last) = mark_of(&self.incoming)?.and_then(|mark| mark.last) {
             let at = place(&last);

@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod entropy;
 mod faults;
+mod log;
 mod net;
 mod node;
 mod world;
@@ -50,15 +51,7 @@ fn run_here(seed: u64, folder: &Path) {
     let panics = std::sync::Arc::new(Mutex::new(Vec::new()));
     let noted = std::sync::Arc::clone(&panics);
     std::panic::set_hook(Box::new(move |info| noted.lock().push(info.to_string())));
-    if let Ok(filter) = std::env::var("ISOBAR_SIM_LOG") {
-        let file = std::fs::File::create(folder.join("log")).expect("a log file");
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .without_time()
-            .with_ansi(false)
-            .with_writer(file)
-            .init();
-    }
+    log::start(folder);
     let place = folder.join("data");
     // A thread whose hash keys were not drawn yet.
     let run = std::thread::spawn(move || {

@@ -216,7 +216,9 @@ impl World {
         self.let_pass(pause)?;
         let mut rng = Rng::new(self.rng.next());
         if let Some(kind) = rng.pick(&self.options.kinds) {
-            self.net.note(&format!("{} fault {}", self.now, kind.name()));
+            let line = format!("{} fault {}", self.now, kind.name());
+            super::log::note(&line);
+            self.net.note(&line);
             strike(self, kind, &mut rng);
         }
         Ok(())
