@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt};
 use model::LogIndex;
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use storage::log::NodeLog;
 use storage::{Shard, StorageError, Store};
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use crate::ReplicationError;
 use crate::apply::{ApplyPool, Job, Unapplied};
 use crate::catch_up::Fetched;
 use crate::coding::{Mark, term_of};
+use crate::log_store::flushed;
 use crate::meta;
 use crate::types::{Applied, RaftLogId, SnapshotMeta, StoredMembership, Types};
 
@@ -87,6 +89,7 @@ pub(crate) struct Machine {
     target: Target,
     mark: Mark,
     pool: Arc<ApplyPool>,
+    log: Arc<NodeLog>,
     applied: watch::Sender<Option<RaftLogId>>,
 }
 
@@ -102,10 +105,11 @@ impl Machine {
         key: u64,
         target: Target,
         pool: Arc<ApplyPool>,
+        log: Arc<NodeLog>,
     ) -> Result<(Self, watch::Receiver<Option<RaftLogId>>), StorageError> {
         let mark = target.applied()?;
         let (applied, watch) = watch::channel(mark.last);
-        Ok((Self { key, target, mark, pool, applied }, watch))
+        Ok((Self { key, target, mark, pool, log, applied }, watch))
     }
 }
 
@@ -140,6 +144,13 @@ impl RaftStateMachine<Types> for Machine {
                         break;
                     }
                 }
+            }
+            if matches!(self.target, Target::Meta(_)) {
+                // Its table may be stored at any moment, by a flush of any shard: the entries come first. Shards wait
+                // when they are flushed.
+                let (call, logged) = flushed();
+                self.log.barrier(call).map_err(io::Error::other)?;
+                logged.await?;
             }
             while !chunk.is_empty() {
                 let (done, wait) = tokio::sync::oneshot::channel();

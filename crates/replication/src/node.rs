@@ -17,8 +17,8 @@ use model::seam::{
 use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
-use storage::Store;
 use storage::log::{DiskFiles, GroupId, NodeLog};
+use storage::{Store, StoreConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use topology::ShardMap;
@@ -147,10 +147,11 @@ impl Replication {
         registry: &mut Registry,
     ) -> Result<Arc<Self>, ReplicationError> {
         let folder = DataFolder::open(&config.data_dir, config.cluster_name.as_deref())?;
-        let store = Store::open(&folder.store_dir(), config.store.clone(), registry)?;
         let files = DiskFiles::new(&folder.log_dir())
             .map_err(ReplicationError::io(folder.log_dir().display().to_string(), "create"))?;
         let log = NodeLog::open(Arc::new(files), config.log.clone(), Arc::clone(&clock), registry)?;
+        let stored = StoreConfig { log: Some(Arc::clone(&log)), ..config.store.clone() };
+        let store = Store::open(&folder.store_dir(), stored, registry)?;
         let raft = runtime("raft", 1)?;
         let data = runtime("shards", 2)?;
         let known = folder.identity();

@@ -192,6 +192,10 @@ pub(crate) struct Flushes {
 impl Flushes {
     /// Flushes what is due now, until it is time to stop.
     pub(crate) fn look(&mut self, inner: &Inner, data: &Handle, stops: &dyn Fn() -> bool) {
+        if inner.log.failure().is_some() {
+            // What is not in the log for sure may not be stored.
+            return;
+        }
         let now = inner.clock.monotonic();
         let shards = inner.ready_shards();
         let mut due: Vec<(ShardId, Arc<ShardHandle>)> = Vec::new();

@@ -27,6 +27,8 @@ use crate::wire::{Answer, Message};
 
 /// How long a connection over which nothing arrives is kept, ms.
 const TORN_AFTER: u64 = 1000;
+/// How long a machine may be silent before its connections break: `rpc` pings them.
+const SILENT_FOR: u64 = 5000;
 /// The lane of connections that are made for one question.
 const OWN: u8 = 3;
 
@@ -109,8 +111,8 @@ struct State {
     cut: BTreeSet<(usize, usize)>,
     /// More delay of each parcel, ms: least and most.
     slow: Option<(u64, u64)>,
-    /// Who waits for what will never come.
-    lost: Vec<Waiter>,
+    /// Who waits for what will never come, and until when.
+    lost: VecDeque<(u64, Waiter)>,
     /// For whom replicas voted, by replica and term.
     votes: BTreeMap<(u64, u64), u64>,
     trace: Vec<String>,
@@ -165,7 +167,8 @@ impl Net {
         for wire in wires {
             let parcels = state.wires.remove(&wire).unwrap_or_default();
             if silent {
-                state.lost.extend(parcels.into_iter().map(|parcel| parcel.waiter));
+                let until = state.now + SILENT_FOR;
+                state.lost.extend(parcels.into_iter().map(|parcel| (until, parcel.waiter)));
             }
         }
     }
@@ -230,6 +233,9 @@ impl Net {
     pub(crate) fn deliver(self: &Arc<Self>, now: u64) {
         let mut state = self.state.lock();
         state.now = now;
+        while state.lost.front().is_some_and(|(until, _)| *until <= now) {
+            state.lost.pop_front();
+        }
         let wires: Vec<Wire> = state.wires.keys().copied().collect();
         for wire in wires {
             self.deliver_wire(&mut state, wire, now);
@@ -265,7 +271,7 @@ impl Net {
                 let site = &state.sites[wire.to];
                 let Some(running) = &site.running else {
                     if site.silent {
-                        state.lost.push(waiter);
+                        state.lost.push_back((state.now + SILENT_FOR, waiter));
                     }
                     return;
                 };

@@ -157,10 +157,11 @@ impl SimNode {
         let folder = DataFolder::open(&config.data_dir, config.cluster_name.as_deref())?;
         let mut registry = Registry::default();
         let kv = Arc::clone(&self.kv);
-        let store = Store::with_kv(kv, StoreConfig::default(), &mut registry)?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let files = Arc::new(self.files.clone());
         let log = NodeLog::open_stepped(files, config.log.clone(), Arc::clone(&clock), &mut registry)?;
+        let stored = StoreConfig { log: Some(Arc::clone(&log)), ..StoreConfig::default() };
+        let store = Store::with_kv(kv, stored, &mut registry)?;
         let known = folder.identity();
         let cluster_id = match known.standing {
             Standing::Member { cluster_id, .. } => cluster_id,

@@ -401,6 +401,30 @@ impl NodeLog {
         Ok(())
     }
 
+    /// Calls `flushed` once everything that was handed over before this call is on the disk. What was made of entries may
+    /// be stored elsewhere only then: else a crash leaves a state that is ahead of its log.
+    pub fn barrier(&self, flushed: Flushed) -> Result<(), LogError> {
+        let mut state = self.shared.state.lock();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
+        if state.flushed == state.queued {
+            drop(state);
+            flushed(Ok(()));
+        } else if state.closed {
+            return Err(LogError::Closed);
+        } else {
+            let upto = state.queued;
+            state.barriers.push((upto, flushed));
+        }
+        Ok(())
+    }
+
+    /// [`NodeLog::barrier`], waiting for it.
+    pub fn barrier_wait(&self) -> Result<(), LogError> {
+        self.wait(|flushed| self.barrier(flushed))
+    }
+
     /// The entries of `group` in `from..to`, as many as fit into `max_bytes`, at least one when `from` is there.
     /// Entries past the last are left out. Fails when `from` was purged, or an entry in the range is damaged.
     pub fn read(

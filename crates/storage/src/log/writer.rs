@@ -176,10 +176,11 @@ impl Writer {
         let closing = {
             let mut state = shared.state.lock();
             if state.abandoned {
-                let rest: Vec<Op> = state.queue.drain(..).collect();
+                let (rest, barriers) = state.give_up();
                 state.closed = true;
                 drop(state);
                 answer(rest, &Err(LogError::Closed));
+                barriers.into_iter().for_each(|waiter| waiter(Err(LogError::Closed)));
                 return false;
             }
             take_batch(&mut state, &mut batch, shared.config.batch_bytes);
@@ -192,7 +193,11 @@ impl Writer {
             return false;
         }
         let removed = batch.iter().filter(|op| is_removal(op)).count();
+        // Commit marks never stood in the queue.
+        let records = batch.iter().filter(|op| op.kind != Kind::Committed).count();
         answer(batch.drain(..), &Ok(()));
+        let barriers = shared.state.lock().note_flushed(records);
+        barriers.into_iter().for_each(|waiter| waiter(Ok(())));
         if removed > 0 {
             shared.state.lock().removals -= removed;
             self.remove_old(shared);
@@ -220,15 +225,16 @@ impl Writer {
         tracing::error!(%error, "the node log failed: nothing more is written until the process is restarted");
         let place = shared.files.place();
         let failed = LogError::Failed { place, reason: error.to_string().into() };
-        let rest: Vec<Op> = {
+        let (rest, barriers) = {
             let mut state = shared.state.lock();
             state.failed = Some(failed.clone());
             state.room = 0;
-            state.queue.drain(..).collect()
+            state.give_up()
         };
         shared.metrics.failed.set(1);
         answer(batch, &Err(failed.clone()));
-        answer(rest, &Err(failed));
+        answer(rest, &Err(failed.clone()));
+        barriers.into_iter().for_each(|waiter| waiter(Err(failed.clone())));
     }
 
     /// Writes a batch and fsyncs it; then the entries have their places.
