@@ -269,7 +269,15 @@ impl Inner {
 
     /// A member says where it is: that counts at once, since without it the meta group may not find a majority.
     fn note_address(&self, hello: &Hello) {
-        let Some(cluster) = self.cluster.load_full() else { return };
+        let Some(cluster) = self.cluster.load_full() else {
+            // One that was let in and stopped before the state came knows nobody, and may have to fetch that state.
+            if let Standing::Member { cluster_id, .. } = self.folder.identity().standing
+                && hello.stand == (Stand::Member { cluster_id })
+            {
+                self.peers.set_address(hello.from.node, &hello.from.address);
+            }
+            return;
+        };
         let same = hello.stand == Stand::Member { cluster_id: cluster.id };
         if same && cluster.members.get(&hello.from.node).is_some_and(|m| m.address != hello.from.address) {
             self.membership.moved.lock().insert(hello.from.node, hello.from.address.clone());
