@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use model::{Failure, NodeId, ReplicaId, ShardId};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
@@ -51,8 +52,8 @@ fn mark_of(incoming: &Incoming) -> Result<Option<Mark>, StorageError> {
 }
 
 impl Fetched {
-    /// Replaces log and state; durable when it returns. Blocks.
-    pub(crate) fn install(self) -> Result<(), ReplicationError> {
+    /// Replaces log and state; durable when it returns. Blocks. After a failure for lack of space it can be done again.
+    pub(crate) fn install(&self) -> Result<(), ReplicationError> {
         let group = GroupId(self.replica.0);
         if let Some(last) = mark_of(&self.incoming)?.and_then(|mark| mark.last) {
             let at = place(&last);
@@ -143,12 +144,13 @@ pub(crate) async fn receive(
     tracing::info!(group = %group.name, from = format!("{:016x}", from.0), "fetching state: the log does not reach back");
     let started = inner.clock.monotonic();
     let dir = inner.folder.incoming_dir(replica.0);
-    let opened = blocking(move || {
+    let pool = &inner.ground.pool;
+    let opened = pool.aside(move || {
         let mut incoming = Incoming::open(&dir, subject)?;
         incoming.restart()?;
-        Ok(incoming)
+        Ok::<_, StorageError>(incoming)
     });
-    let mut incoming = opened.await?;
+    let mut incoming = opened.await??;
     let (mut count, mut bytes) = (0_u64, 0_u64);
     let mut parts = inner.peers.snapshot(from, ask_for(subject, &incoming.known()), PIECE).await?;
     while !incoming.is_complete() {
@@ -156,7 +158,7 @@ pub(crate) async fn receive(
         let late = |_| {
             Failure::unavailable(format!("{}: no piece of state came within {PIECE:?}", group.name), RETRY)
         };
-        let Some(piece) = next.map_err(late)?? else {
+        let Some(piece) = next.map_err(late)?.transpose()? else {
             let reason = format!("{}: the state ended before its last piece", group.name);
             return Err(Failure::unavailable(reason, RETRY));
         };
@@ -164,11 +166,11 @@ pub(crate) async fn receive(
         count += 1;
         bytes += piece.len() as u64;
         inner.metrics.fetched_bytes.inc_by(piece.len() as u64);
-        incoming = blocking(move || {
+        let taken = pool.aside(move || {
             incoming.take(&piece)?;
-            Ok(incoming)
-        })
-        .await?;
+            Ok::<_, StorageError>(incoming)
+        });
+        incoming = taken.await??;
     }
     let mark = mark_of(&incoming)?.unwrap_or_default();
     let seconds = inner.clock.monotonic().saturating_sub(started).as_secs_f64();
@@ -182,13 +184,6 @@ pub(crate) async fn receive(
     inner.metrics.installed_snapshots.inc();
     inner.note_change();
     Ok(response)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Failure::internal(error.to_string()))?.map_err(Failure::from)
 }
 
 impl Target {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ReplicationError;
 use crate::apply::ApplyPool;
+use crate::calls::Calls;
 use crate::coding::term_of;
 use crate::log_store::{GroupLog, place};
 use crate::machine::{Machine, Target, applied_term};
@@ -74,7 +76,7 @@ impl From<LeadError> for ShardWriteError {
 pub(crate) struct Ground {
     pub(crate) log: Arc<NodeLog>,
     pub(crate) pool: Arc<ApplyPool>,
-    pub(crate) peers: Arc<rpc::Peers>,
+    pub(crate) peers: Arc<dyn Calls>,
     /// Raft's own runtime.
     pub(crate) raft: Handle,
     /// The runtime of proposers and probes.
@@ -95,6 +97,9 @@ pub(crate) struct Group {
     reads: mpsc::Sender<ReadAnswer>,
     /// Whether its timers stand still.
     pub(crate) rest: Rest,
+    /// The term in which this replica, as the leader, began to hand over: it proposes nothing more in it, whether or not
+    /// the other one heard of that. 0 = none.
+    handed_over: AtomicU64,
 }
 
 /// openraft's settings for every group.
@@ -138,7 +143,8 @@ impl Group {
         founders: Option<Founders>,
     ) -> Result<Arc<Self>, ReplicationError> {
         check_log(&ground.log, id, &target, &name)?;
-        let (machine, applied) = Machine::new(id.0, target.clone(), Arc::clone(&ground.pool))?;
+        let (machine, applied) =
+            Machine::new(id.0, target.clone(), Arc::clone(&ground.pool), Arc::clone(&ground.log))?;
         let log = GroupLog::new(Arc::clone(&ground.log), id);
         let config = settings(&name)?;
         let network = Network::new(Arc::clone(&ground.peers), id.0);
@@ -172,6 +178,7 @@ impl Group {
             applied,
             reads,
             rest: Rest::default(),
+            handed_over: AtomicU64::new(0),
         }))
     }
 
@@ -383,9 +390,10 @@ impl Group {
     }
 
     /// As the leader: the term and the last entry, once it is applied here and all members have it, with the other
-    /// members and their nodes. `None` also while the membership changes.
+    /// members and their nodes. `None` also while the membership changes, and once the leadership is being handed over:
+    /// then the others' timers must run, or nobody leads where the request to take over was lost.
     pub(crate) fn settled(&self) -> Option<(Stand, Vec<(u64, NodeId)>)> {
-        let term = self.leading()?;
+        let term = self.leading().filter(|term| self.handed_over.load(Ordering::Relaxed) != *term)?;
         let applied = self.applied.borrow().as_ref().map(RaftLogId::index)?;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -443,6 +451,9 @@ impl Group {
     /// As the leader: hands leadership to `replica`, and waits until this one does not lead any more, at most `limit`.
     pub(crate) async fn transfer(&self, replica: u64, limit: Duration) -> Result<(), Failure> {
         self.wake();
+        if let Some(term) = self.leading() {
+            self.handed_over.store(term, Ordering::Relaxed);
+        }
         self.raft.trigger().transfer_leader(replica).await.map_err(|_| self.stopped())?;
         let follows = || (!self.raft.is_leader()).then_some(());
         let late = |_| {

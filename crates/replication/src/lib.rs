@@ -17,6 +17,7 @@ pub mod settings;
 pub mod status;
 
 mod apply;
+mod calls;
 mod catch_up;
 #[cfg(test)]
 mod cluster_test;
@@ -37,6 +38,8 @@ mod router;
 #[cfg(test)]
 mod router_test;
 mod shard;
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod suite_test;
 mod talk;

@@ -98,7 +98,7 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 /// A callback of the node log and the future that it completes.
-fn flushed() -> (Flushed, impl Future<Output = io::Result<()>>) {
+pub(crate) fn flushed() -> (Flushed, impl Future<Output = io::Result<()>>) {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let call: Flushed = Box::new(move |result| {
         // Nobody waits any more when the group has stopped.

@@ -4,24 +4,31 @@
 //! to it, and what tells a member that is behind the log to fetch state (`catch_up`); one that was fetched names the
 //! folder where it waits.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use model::LogIndex;
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use storage::log::NodeLog;
 use storage::{Shard, StorageError, Store};
 use tokio::sync::watch;
 
-use crate::apply::{ApplyPool, Job};
+use crate::ReplicationError;
+use crate::apply::{ApplyPool, Job, Unapplied};
 use crate::catch_up::Fetched;
 use crate::coding::{Mark, term_of};
+use crate::log_store::flushed;
 use crate::meta;
 use crate::types::{Applied, RaftLogId, SnapshotMeta, StoredMembership, Types};
 
 /// Entries handed over in one go, at most.
 const CHUNK: usize = 64;
+/// Between two tries to apply on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What entries are applied to.
 #[derive(Clone, Debug)]
@@ -82,6 +89,7 @@ pub(crate) struct Machine {
     target: Target,
     mark: Mark,
     pool: Arc<ApplyPool>,
+    log: Arc<NodeLog>,
     applied: watch::Sender<Option<RaftLogId>>,
 }
 
@@ -97,10 +105,19 @@ impl Machine {
         key: u64,
         target: Target,
         pool: Arc<ApplyPool>,
+        log: Arc<NodeLog>,
     ) -> Result<(Self, watch::Receiver<Option<RaftLogId>>), StorageError> {
         let mark = target.applied()?;
         let (applied, watch) = watch::channel(mark.last);
-        Ok((Self { key, target, mark, pool, applied }, watch))
+        Ok((Self { key, target, mark, pool, log, applied }, watch))
+    }
+}
+
+impl Machine {
+    /// Gives the disk time: what was committed is applied once there is space, and the group goes on.
+    async fn wait_for_space(&self, error: &(dyn std::error::Error + Sync)) {
+        tracing::error!(group = self.key, %error, "the disk is full: nothing is applied until there is space");
+        tokio::time::sleep(FULL_PAUSE).await;
     }
 }
 
@@ -118,24 +135,38 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut open = true;
         while open {
-            let mut chunk = Vec::new();
+            let mut chunk = VecDeque::new();
             while chunk.len() < CHUNK {
                 match entries.next().await {
-                    Some(entry) => chunk.push(entry?),
+                    Some(entry) => chunk.push_back(entry?),
                     None => {
                         open = false;
                         break;
                     }
                 }
             }
-            if chunk.is_empty() {
-                break;
+            if matches!(self.target, Target::Meta(_)) {
+                // Its table may be stored at any moment, by a flush of any shard: the entries come first. Shards wait
+                // when they are flushed.
+                let (call, logged) = flushed();
+                self.log.barrier(call).map_err(io::Error::other)?;
+                logged.await?;
             }
-            let (done, wait) = tokio::sync::oneshot::channel();
-            let job = Job { target: self.target.clone(), mark: self.mark.clone(), entries: chunk, done };
-            self.pool.submit(self.key, job);
-            self.mark = wait.await.map_err(|_| io::Error::other("the apply threads have stopped"))??;
-            self.applied.send_replace(self.mark.last);
+            while !chunk.is_empty() {
+                let (done, wait) = tokio::sync::oneshot::channel();
+                let entries = std::mem::take(&mut chunk);
+                let job = Job { target: self.target.clone(), mark: self.mark.clone(), entries, done };
+                self.pool.submit(self.key, job);
+                match wait.await.map_err(|_| io::Error::other("the apply threads have stopped"))? {
+                    Ok(mark) => self.mark = mark,
+                    Err(Unapplied { error, rest: Some((mark, rest)) }) => {
+                        (self.mark, chunk) = (mark, rest);
+                        self.wait_for_space(&error).await;
+                    }
+                    Err(Unapplied { error, rest: None }) => return Err(error),
+                }
+                self.applied.send_replace(self.mark.last);
+            }
         }
         Ok(())
     }
@@ -152,13 +183,26 @@ impl RaftStateMachine<Types> for Machine {
         if meta.last_log_id <= self.mark.last {
             return Ok(());
         }
-        let Some(fetched) = data.0 else {
+        let Some(mut fetched) = data.0 else {
             let what = format!("group {}: a snapshot without state was to be installed", self.key);
             return Err(io::Error::other(what));
         };
         // Reading and writing of files and database, on a thread for that.
-        let installed = tokio::task::spawn_blocking(move || fetched.install()).await;
-        installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        loop {
+            let install = move || {
+                let installed = fetched.install();
+                (fetched, installed)
+            };
+            let (again, installed) = self.pool.aside(install).await.map_err(io::Error::other)?;
+            match installed {
+                Ok(()) => break,
+                Err(ReplicationError::Storage(error)) if error.is_disk_full() => {
+                    fetched = again;
+                    self.wait_for_space(&error).await;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
         self.mark = self.target.applied().map_err(io::Error::other)?;
         self.applied.send_replace(self.mark.last);
         Ok(())

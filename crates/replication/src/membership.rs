@@ -181,7 +181,7 @@ impl Inner {
 
     /// Asks whoever is at `address`.
     async fn ask_at(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Reply, Failure> {
-        let (_, answer) = self.peers.meta_at(address, ask.encode().into(), limit).await?;
+        let answer = self.peers.meta_at(address, ask.encode().into(), limit).await?;
         Reply::decode(&answer)
             .ok_or_else(|| Failure::internal(format!("{address} gave an answer that does not decode")))
     }
@@ -269,7 +269,15 @@ impl Inner {
 
     /// A member says where it is: that counts at once, since without it the meta group may not find a majority.
     fn note_address(&self, hello: &Hello) {
-        let Some(cluster) = self.cluster.load_full() else { return };
+        let Some(cluster) = self.cluster.load_full() else {
+            // One that was let in and stopped before the state came knows nobody, and may have to fetch that state.
+            if let Standing::Member { cluster_id, .. } = self.folder.identity().standing
+                && hello.stand == (Stand::Member { cluster_id })
+            {
+                self.peers.set_address(hello.from.node, &hello.from.address);
+            }
+            return;
+        };
         let same = hello.stand == Stand::Member { cluster_id: cluster.id };
         if same && cluster.members.get(&hello.from.node).is_some_and(|m| m.address != hello.from.address) {
             self.membership.moved.lock().insert(hello.from.node, hello.from.address.clone());
@@ -366,10 +374,9 @@ async fn start_meta(
         return Ok(meta);
     }
     let finishing = Arc::clone(inner);
-    let finished = tokio::task::spawn_blocking(move || {
-        catch_up::finish(&finishing, storage::Subject::Meta, ReplicaId(replica))
-    });
-    finished.await.map_err(|error| ReplicationError::group("meta group", error))??;
+    let finish = move || catch_up::finish(&finishing, storage::Subject::Meta, ReplicaId(replica));
+    let finished = inner.ground.pool.aside(finish).await;
+    finished.map_err(|error| ReplicationError::group("meta group", error))??;
     let target = Target::Meta(Arc::clone(&inner.store));
     let meta = Group::start(&inner.ground, "meta group".into(), GroupId(replica), target, founders).await?;
     inner.groups.write().insert(replica, Arc::clone(&meta));

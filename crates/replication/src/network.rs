@@ -18,9 +18,10 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{AnyError, OptionalSend};
-use rpc::{Lane, PeerError, Peers};
+use rpc::{Lane, PeerError};
 use tokio::time::Instant;
 
+use crate::calls::Calls;
 use crate::machine::VirtualSnapshot;
 use crate::types::{Peer, RaftVote, Types};
 use crate::wire::{Answer, Message};
@@ -36,20 +37,20 @@ const BY_CLOCK: Duration = Duration::from_millis(195);
 /// Makes connections of one group.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    peers: Arc<Peers>,
+    peers: Arc<dyn Calls>,
     /// The replica here.
     from: u64,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Arc<Peers>, from: u64) -> Self {
+    pub(crate) fn new(peers: Arc<dyn Calls>, from: u64) -> Self {
         Self { peers, from }
     }
 }
 
 /// The way to one replica.
 pub(crate) struct Connection {
-    peers: Arc<Peers>,
+    peers: Arc<dyn Calls>,
     from: u64,
     to: u64,
     node: NodeId,

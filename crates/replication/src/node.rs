@@ -17,14 +17,15 @@ use model::seam::{
 use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeRange};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
-use storage::Store;
 use storage::log::{DiskFiles, GroupId, NodeLog};
+use storage::{Store, StoreConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use topology::ShardMap;
 
 use crate::ReplicationError;
 use crate::apply::ApplyPool;
+use crate::calls::Calls;
 use crate::catch_up;
 use crate::config::{PeerTls, Peering, ReplicationConfig};
 use crate::folder::{DataFolder, Identity, Standing};
@@ -89,7 +90,7 @@ pub(crate) struct Inner {
     pub(crate) me: Candidate,
     /// Who it is to its peers.
     pub(crate) identity: rpc::Me,
-    pub(crate) peers: Arc<rpc::Peers>,
+    pub(crate) peers: Arc<dyn Calls>,
     pub(crate) config: ReplicationConfig,
     pub(crate) folder: DataFolder,
     pub(crate) store: Arc<Store>,
@@ -146,11 +147,11 @@ impl Replication {
         registry: &mut Registry,
     ) -> Result<Arc<Self>, ReplicationError> {
         let folder = DataFolder::open(&config.data_dir, config.cluster_name.as_deref())?;
-        let store = Store::open(&folder.store_dir(), config.store.clone(), registry)?;
         let files = DiskFiles::new(&folder.log_dir())
             .map_err(ReplicationError::io(folder.log_dir().display().to_string(), "create"))?;
         let log = NodeLog::open(Arc::new(files), config.log.clone(), Arc::clone(&clock), registry)?;
-        let metrics = Arc::new(Metrics::new(registry));
+        let stored = StoreConfig { log: Some(Arc::clone(&log)), ..config.store.clone() };
+        let store = Store::open(&folder.store_dir(), stored, registry)?;
         let raft = runtime("raft", 1)?;
         let data = runtime("shards", 2)?;
         let known = folder.identity();
@@ -171,61 +172,17 @@ impl Replication {
             runtimes.clone(),
             wire.clone(),
         );
-        let own = membership::own_settings(&config);
-        let name = match &config.node_name {
-            name if name.is_empty() => format!("{:016x}", node.0),
-            name => name.clone(),
-        };
-        let (zone, address) = (config.zone.clone(), peering.advertise.clone());
-        let me = Candidate { node, name, zone, address, own: own.clone() };
-        if !me.is_plain() {
-            let reason = "the node's name, zone or advertised address is longer than 255 bytes or holds control characters";
-            return Err(ReplicationError::Meta(reason.to_owned()));
-        }
         let ground = Ground {
-            log: Arc::clone(&log),
+            log,
             pool: ApplyPool::start(config.apply_threads)?,
-            peers: Arc::clone(&peers),
+            peers,
             raft: raft.handle().clone(),
             data: data.handle().clone(),
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::new(Metrics::new(registry)),
         };
-        let waiting = Waiting::new(config.max_waiting_bytes, Arc::clone(&metrics));
-        let guard = DiskGuard::new(&config, Arc::clone(&metrics));
-        let unknown = ShardMap::new(
-            Epoch(0),
-            topology::shard_map::SCHEME,
-            ShardMap::initial(config.shards).versions().to_vec(),
-        );
-        let unknown = unknown.map_err(|error| ReplicationError::Meta(error.to_string()))?;
-        let inner = Arc::new(Inner {
-            membership: membership::State::new(me.clone(), &config),
-            own: Mutex::new(own),
-            node,
-            me,
-            identity,
-            peers,
-            config,
-            folder,
-            store,
-            log,
-            clock,
-            metrics,
-            ground,
-            meta: ArcSwapOption::empty(),
-            cluster: ArcSwapOption::empty(),
-            groups: RwLock::default(),
-            shards: RwLock::default(),
-            waiting,
-            guard,
-            waits_for: Mutex::new("starting".to_owned()),
-            changed: watch::channel(0).0,
-            map: Arc::new(ArcSwap::from_pointee(unknown)),
-            stopping: AtomicBool::new(false),
-            turns: Semaphore::new(REPLAYS),
-            router: Router::default(),
-            heard: Heard::default(),
-        });
+        let parts =
+            Parts { config, folder, store, clock, ground, identity, address: peering.advertise.clone() };
+        let inner = Inner::new(parts)?;
         let fragments = Arc::new(Fragments::default());
         let serving = rpc::serve(
             peering.listener,
@@ -497,13 +454,12 @@ pub(crate) async fn start_shard(
     // Closed never: the semaphore lives as long as the node.
     let turn = inner.turns.acquire().await.map_err(|error| failed(&error))?;
     let (store, finishing) = (Arc::clone(&inner.store), Arc::clone(inner));
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = inner.ground.pool.aside(move || {
         // State that was fetched and not taken over before the last stop comes first.
         catch_up::finish(&finishing, storage::Subject::Shard(shard), replica)?;
         store.shard(shard, replica).map_err(ReplicationError::from)
-    })
-    .await;
-    let opened = opened.map_err(|error| failed(&error))??;
+    });
+    let opened = opened.await.map_err(|error| failed(&error))??;
     let target = Target::Shard(Arc::clone(&opened));
     let group = Group::start(&inner.ground, name.clone(), GroupId(replica.0), target, founders).await?;
     inner.groups.write().insert(replica.0, Arc::clone(&group));
@@ -517,7 +473,70 @@ pub(crate) async fn start_shard(
     Ok(())
 }
 
+/// What a node is put together from.
+pub(crate) struct Parts {
+    pub(crate) config: ReplicationConfig,
+    pub(crate) folder: DataFolder,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ground: Ground,
+    pub(crate) identity: rpc::Me,
+    /// Where others reach it.
+    pub(crate) address: String,
+}
+
 impl Inner {
+    /// A node on which nothing runs yet.
+    pub(crate) fn new(parts: Parts) -> Result<Arc<Self>, ReplicationError> {
+        let Parts { config, folder, store, clock, ground, identity, address } = parts;
+        let node = folder.identity().node;
+        let own = membership::own_settings(&config);
+        let name = match &config.node_name {
+            name if name.is_empty() => format!("{:016x}", node.0),
+            name => name.clone(),
+        };
+        let me = Candidate { node, name, zone: config.zone.clone(), address, own: own.clone() };
+        if !me.is_plain() {
+            let reason = "the node's name, zone or advertised address is longer than 255 bytes or holds control characters";
+            return Err(ReplicationError::Meta(reason.to_owned()));
+        }
+        let unknown = ShardMap::new(
+            Epoch(0),
+            topology::shard_map::SCHEME,
+            ShardMap::initial(config.shards).versions().to_vec(),
+        );
+        let unknown = unknown.map_err(|error| ReplicationError::Meta(error.to_string()))?;
+        let metrics = Arc::clone(&ground.metrics);
+        Ok(Arc::new(Self {
+            membership: membership::State::new(me.clone(), &config),
+            own: Mutex::new(own),
+            node,
+            me,
+            identity,
+            peers: Arc::clone(&ground.peers),
+            waiting: Waiting::new(config.max_waiting_bytes, Arc::clone(&metrics)),
+            guard: DiskGuard::new(&config, Arc::clone(&metrics)),
+            config,
+            folder,
+            store,
+            log: Arc::clone(&ground.log),
+            clock,
+            metrics,
+            ground,
+            meta: ArcSwapOption::empty(),
+            cluster: ArcSwapOption::empty(),
+            groups: RwLock::default(),
+            shards: RwLock::default(),
+            waits_for: Mutex::new("starting".to_owned()),
+            changed: watch::channel(0).0,
+            map: Arc::new(ArcSwap::from_pointee(unknown)),
+            stopping: AtomicBool::new(false),
+            turns: Semaphore::new(REPLAYS),
+            router: Router::default(),
+            heard: Heard::default(),
+        }))
+    }
+
     pub(crate) fn set(&self, shard: ShardId, local: Local) {
         self.shards.write().insert(shard, local);
         self.note_change();

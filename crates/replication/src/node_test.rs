@@ -79,7 +79,7 @@ pub(crate) fn batch(series: std::ops::Range<usize>, step: i64) -> Arc<ShardBatch
     Arc::new(batch)
 }
 
-fn value(series: usize, step: i64) -> f64 {
+pub(crate) fn value(series: usize, step: i64) -> f64 {
     series as f64 * 1e6 + step as f64
 }
 

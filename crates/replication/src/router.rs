@@ -18,7 +18,7 @@ use std::time::Duration;
 use model::seam::{ReadLevel, SeriesSource, ShardBatch, ShardReport, ShardWriteError};
 use model::{Code, Epoch, Failure, LogIndex, NodeId, ShardId};
 use parking_lot::Mutex;
-use rpc::{Need, ReadRefusal, RemoteReplica};
+use rpc::{Need, ReadRefusal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -96,7 +96,7 @@ impl Inner {
                 let answer = if node == this.node {
                     this.write_here(shard, batch).await
                 } else {
-                    match this.peers.write(node, shard, &batch, left).await {
+                    match this.peers.write(node, shard, batch, left).await {
                         Ok(answer) => answer,
                         Err(error) => return Tried::Elsewhere(None, error.into()),
                     }
@@ -180,7 +180,7 @@ impl Inner {
             }
             return Ok(handle.shard.reader());
         }
-        Ok(Arc::new(RemoteReplica::new(Arc::clone(&self.peers), &others, shard, need, SILENCE)))
+        Ok(Arc::clone(&self.peers).replica(&others, shard, need, SILENCE))
     }
 
     /// Which nodes evaluate parts of queries over `shards`: this one (`None`) where it has a replica that is ready, else

@@ -3,6 +3,7 @@
 //! The guard looks at the file system once a second. One thread decides about flushes once a second and carries them
 //! out; another one, of low priority, does background work in small steps. Both end at the next step when told to.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -175,9 +176,26 @@ fn watch_disk(inner: &Inner, stop: &Stop, _data: &Handle) {
 
 /// Flushes by age, by bytes, and by the length of the log.
 fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
-    let mut since: std::collections::HashMap<ShardId, Duration> = std::collections::HashMap::new();
-    let mut meta_since = None;
+    let mut flushes = Flushes::default();
     while !stop.wait(LOOK) {
+        flushes.look(inner, data, &|| stop.wait(Duration::ZERO));
+    }
+}
+
+/// Since when there is something to flush.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    shards: HashMap<ShardId, Duration>,
+    meta: Option<Duration>,
+}
+
+impl Flushes {
+    /// Flushes what is due now, until it is time to stop.
+    pub(crate) fn look(&mut self, inner: &Inner, data: &Handle, stops: &dyn Fn() -> bool) {
+        if inner.log.failure().is_some() {
+            // What is not in the log for sure may not be stored.
+            return;
+        }
         let now = inner.clock.monotonic();
         let shards = inner.ready_shards();
         let mut due: Vec<(ShardId, Arc<ShardHandle>)> = Vec::new();
@@ -186,10 +204,10 @@ fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
         for (id, handle) in shards {
             let figures = handle.shard.flush_due();
             if figures.entries == 0 {
-                since.remove(&id);
+                self.shards.remove(&id);
                 continue;
             }
-            let started = *since.entry(id).or_insert(now);
+            let started = *self.shards.entry(id).or_insert(now);
             let bytes = figures.sealed_bytes + figures.entry_bytes;
             total += bytes;
             if now.saturating_sub(started) >= inner.config.flush_age {
@@ -228,20 +246,20 @@ fn flush_when_due(inner: &Inner, stop: &Stop, data: &Handle) {
             );
         }
         for (id, handle) in due {
-            since.remove(&id);
+            self.shards.remove(&id);
             let too_long = held.contains(&handle.group.id.0);
             flush_shard(inner, &handle.shard, &handle.group, too_long, data);
-            if stop.wait(Duration::ZERO) {
+            if stops() {
                 return;
             }
         }
         let meta_applied = inner.store.meta().mark().0 != inner.store.meta().durable().0;
         if meta_applied {
-            let started = *meta_since.get_or_insert(now);
+            let started = *self.meta.get_or_insert(now);
             meta_due |= now.saturating_sub(started) >= inner.config.flush_age;
         }
         if meta_due && meta_applied {
-            meta_since = None;
+            self.meta = None;
             if let Err(error) = inner.store.meta().flush() {
                 inner.metrics.flush_failures.inc();
                 tracing::error!(%error, "cannot flush the meta group");
@@ -305,7 +323,7 @@ fn background(inner: &Inner, stop: &Stop, data: &Handle) {
         }
         if swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP) {
             swept = Some(now);
-            sweep(inner, data);
+            data.block_on(sweep(inner));
         }
         let mut more = false;
         for (id, handle) in inner.ready_shards() {
@@ -340,7 +358,7 @@ fn background(inner: &Inner, stop: &Stop, data: &Handle) {
 }
 
 /// Proposes what time brings: the retention floor, the end of idle series.
-fn sweep(inner: &Inner, data: &Handle) {
+pub(crate) async fn sweep(inner: &Inner) {
     let now_ms = inner.clock.now_ms();
     let retention = inner.retention_ms();
     for (id, handle) in inner.ready_shards() {
@@ -352,7 +370,7 @@ fn sweep(inner: &Inner, data: &Handle) {
         let idle_before = now_ms.saturating_sub(inner.config.idle_series_ms);
         entries.push(handle.shard.plan_evict(idle_before, EVICT_LIMIT, now_ms));
         for entry in entries {
-            if let Err(failure) = data.block_on(handle.propose(term, entry)) {
+            if let Err(failure) = handle.propose(term, entry).await {
                 tracing::warn!(shard = id.0, %failure, "cannot propose housekeeping; trying again later");
                 break;
             }

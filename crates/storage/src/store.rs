@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::kv::{Kv, RocksConfig, RocksKv};
+use crate::log::NodeLog;
 use crate::metrics::Metrics;
 use crate::shard::Shard;
 use crate::transfer::{Incoming, Subject};
@@ -27,6 +28,9 @@ pub struct StoreConfig {
     pub max_late_samples: usize,
     /// How long after its end a day's index is sealed, ms. Default 2 h.
     pub late_window_ms: i64,
+    /// The log that holds the entries: what they made of a shard is stored only once they are on the disk there, since a
+    /// state ahead of its log looks as if part of the log had been lost. Default none.
+    pub log: Option<Arc<NodeLog>>,
 }
 
 impl Default for StoreConfig {
@@ -36,6 +40,7 @@ impl Default for StoreConfig {
             write_buffer_bytes: 32 << 20,
             max_late_samples: 1_000_000,
             late_window_ms: 2 * 3_600_000,
+            log: None,
         }
     }
 }

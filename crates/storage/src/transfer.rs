@@ -251,7 +251,7 @@ impl Incoming {
     }
 
     /// Removes the folder.
-    pub fn remove(self) -> Result<(), StorageError> {
+    pub fn remove(&self) -> Result<(), StorageError> {
         // The note goes first: without it nothing here counts.
         match std::fs::remove_file(self.dir.join(ORDER)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

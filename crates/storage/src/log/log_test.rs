@@ -126,15 +126,15 @@ fn truncate_and_forget_survive() {
     let log = open(&files);
     fill(&log, G1, 0..10, 50);
     fill(&log, G2, 0..2, 50);
-    wait(|f| log.truncate(G1, 4, f)).expect("truncates");
-    wait(|f| log.forget(G2, f)).expect("forgets");
+    log.wait(|f| log.truncate(G1, 4, f)).expect("truncates");
+    log.wait(|f| log.forget(G2, f)).expect("forgets");
     let expect = "1: vote - purged - committed - last 1.3 first 0 entries 4";
     check(&log, expect);
     log.close().expect("closes");
     let log = open(&files);
     check(&log, expect);
     fill(&log, G1, 4..6, 50);
-    wait(|f| log.truncate(G1, 0, f)).expect("truncates");
+    log.wait(|f| log.truncate(G1, 0, f)).expect("truncates");
     drop(log);
     check(&open(&files), "1: vote - purged - committed - last - first - entries 0");
 }

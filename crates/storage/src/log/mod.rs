@@ -24,6 +24,7 @@ pub use salvage::SalvagedGroup;
 use record::Kind;
 use shared::{Op, Shared};
 use state::{Slot, Stage};
+use writer::Writer;
 
 mod error;
 pub mod files;
@@ -181,7 +182,17 @@ impl Default for LogConfig {
 /// The log of a node. See the module.
 pub struct NodeLog {
     shared: Arc<Shared>,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    flusher: Mutex<Flusher>,
+}
+
+/// Who writes what waits.
+enum Flusher {
+    /// A thread of its own.
+    Thread(JoinHandle<()>),
+    /// Whoever calls [`NodeLog::step`].
+    Steps(Box<Writer>),
+    /// Nobody any more.
+    Ended,
 }
 
 impl std::fmt::Debug for NodeLog {
@@ -209,7 +220,44 @@ impl NodeLog {
             .name("log-flusher".to_owned())
             .spawn(move || writer.run(&shared_for_thread))
             .map_err(LogError::io(shared.files.place(), "start the flusher of"))?;
-        Ok(Arc::new(Self { shared, flusher: Mutex::new(Some(flusher)) }))
+        Ok(Arc::new(Self { shared, flusher: Mutex::new(Flusher::Thread(flusher)) }))
+    }
+
+    /// The same without a thread: what waits is written when [`NodeLog::step`] is called, by whoever simulates a disk.
+    pub fn open_stepped(
+        files: Arc<dyn LogFiles>,
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, LogError> {
+        let (shared, writer) = writer::open(files, config, clock, registry)?;
+        Ok(Arc::new(Self { shared, flusher: Mutex::new(Flusher::Steps(Box::new(writer))) }))
+    }
+
+    /// Whether records wait to be written.
+    pub fn waits(&self) -> bool {
+        !self.shared.state.lock().queue.is_empty()
+    }
+
+    /// Of a log that was opened with [`NodeLog::open_stepped`]: writes one batch of what waits and calls its waiters back.
+    pub fn step(&self) {
+        let mut flusher = self.flusher.lock();
+        if let Flusher::Steps(writer) = &mut *flusher
+            && !writer.step(&self.shared)
+        {
+            *flusher = Flusher::Ended;
+        }
+    }
+
+    /// Lets the flusher end, which was told to.
+    fn end(&self) {
+        self.shared.wake();
+        match std::mem::replace(&mut *self.flusher.lock(), Flusher::Ended) {
+            // A panic of the flusher has already failed every waiter through their callbacks' drop.
+            Flusher::Thread(flusher) => drop(flusher.join()),
+            Flusher::Steps(mut writer) => while writer.step(&self.shared) {},
+            Flusher::Ended => {}
+        }
     }
 
     /// Makes a damaged log usable: keeps of each group what is whole from its first entry on, gives up the rest,
@@ -353,6 +401,30 @@ impl NodeLog {
         Ok(())
     }
 
+    /// Calls `flushed` once everything that was handed over before this call is on the disk. What was made of entries may
+    /// be stored elsewhere only then: else a crash leaves a state that is ahead of its log.
+    pub fn barrier(&self, flushed: Flushed) -> Result<(), LogError> {
+        let mut state = self.shared.state.lock();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
+        if state.flushed == state.queued {
+            drop(state);
+            flushed(Ok(()));
+        } else if state.closed {
+            return Err(LogError::Closed);
+        } else {
+            let upto = state.queued;
+            state.barriers.push((upto, flushed));
+        }
+        Ok(())
+    }
+
+    /// [`NodeLog::barrier`], waiting for it.
+    pub fn barrier_wait(&self) -> Result<(), LogError> {
+        self.wait(|flushed| self.barrier(flushed))
+    }
+
     /// The entries of `group` in `from..to`, as many as fit into `max_bytes`, at least one when `from` is there.
     /// Entries past the last are left out. Fails when `from` was purged, or an entry in the range is damaged.
     pub fn read(
@@ -404,43 +476,47 @@ impl NodeLog {
     /// Writes what is left, with a table of groups behind it, and stops. Calls after this fail. Idempotent.
     pub fn close(&self) -> Result<(), LogError> {
         self.shared.state.lock().closing = true;
-        self.shared.wake();
-        if let Some(flusher) = self.flusher.lock().take() {
-            // A panic of the flusher has already failed every waiter through their callbacks' drop.
-            let _ = flusher.join();
-        }
+        self.end();
         self.failure().map_or(Ok(()), Err)
     }
 
     /// Stops without writing anything more, as a kill would: what was not written is lost. For tests.
     pub fn abandon(&self) {
-        let mut state = self.shared.state.lock();
-        state.abandoned = true;
-        drop(state);
-        self.shared.wake();
-        if let Some(flusher) = self.flusher.lock().take() {
-            let _ = flusher.join();
+        self.shared.state.lock().abandoned = true;
+        self.end();
+    }
+
+    /// Runs `call` with a callback and waits for it.
+    fn wait(&self, call: impl FnOnce(Flushed) -> Result<(), LogError>) -> Result<(), LogError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        call(Box::new(move |result| {
+            // The receiver waits below.
+            let _ = sender.send(result);
+        }))?;
+        while matches!(&*self.flusher.lock(), Flusher::Steps(_)) && self.waits() {
+            self.step();
         }
+        receiver.recv().unwrap_or(Err(LogError::Closed))
     }
 
     /// [`NodeLog::append`], waiting until it is on the disk.
     pub fn append_wait(&self, group: GroupId, entries: Vec<LogEntry>) -> Result<(), LogError> {
-        wait(|flushed| self.append(group, entries, flushed))
+        self.wait(|flushed| self.append(group, entries, flushed))
     }
 
     /// [`NodeLog::save_vote`], waiting until it is on the disk.
     pub fn save_vote_wait(&self, group: GroupId, vote: Vote) -> Result<(), LogError> {
-        wait(|flushed| self.save_vote(group, vote, flushed))
+        self.wait(|flushed| self.save_vote(group, vote, flushed))
     }
 
     /// [`NodeLog::truncate`], waiting until it is on the disk.
     pub fn truncate_wait(&self, group: GroupId, from: u64) -> Result<(), LogError> {
-        wait(|flushed| self.truncate(group, from, flushed))
+        self.wait(|flushed| self.truncate(group, from, flushed))
     }
 
     /// [`NodeLog::purge`], waiting until it is on the disk.
     pub fn purge_wait(&self, group: GroupId, upto: LogId) -> Result<(), LogError> {
-        wait(|flushed| self.purge(group, upto, flushed))
+        self.wait(|flushed| self.purge(group, upto, flushed))
     }
 }
 
@@ -449,16 +525,6 @@ impl Drop for NodeLog {
         // Dropped without `close`: write what is queued, as close does; its error has reached the waiters.
         let _ = self.close();
     }
-}
-
-/// Runs `call` with a callback and waits for it.
-fn wait(call: impl FnOnce(Flushed) -> Result<(), LogError>) -> Result<(), LogError> {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    call(Box::new(move |result| {
-        // The receiver waits below.
-        let _ = sender.send(result);
-    }))?;
-    receiver.recv().unwrap_or(Err(LogError::Closed))
 }
 
 fn group_state(group: &state::Group) -> GroupState {

@@ -106,7 +106,7 @@ fn run(steps: &[Step], config: &LogConfig) -> Result<(), String> {
                 let first = model.purged.map_or(0, |p| p.index + 1);
                 let from = model.next().saturating_sub(back).max(first);
                 model.drop_from(from);
-                wait(|f| log.truncate(GroupId(group), from, f)).map_err(|e| e.to_string())?;
+                log.wait(|f| log.truncate(GroupId(group), from, f)).map_err(|e| e.to_string())?;
             }
             Step::Purge { group, keep } => {
                 let model = models.entry(group).or_default();

@@ -46,6 +46,11 @@ pub(crate) struct State {
     /// the disk and no segment may go.
     pub(crate) removals: usize,
     pub(crate) tickets: u64,
+    /// Records ever put into the queue, and how many of them are on the disk.
+    pub(crate) queued: u64,
+    pub(crate) flushed: u64,
+    /// Who waits for so many records to be on the disk.
+    pub(crate) barriers: Vec<(u64, Flushed)>,
     /// Entries whose bytes are cached and what each costs, oldest first.
     pub(crate) cached: VecDeque<(GroupId, u64, usize)>,
     pub(crate) cached_bytes: usize,
@@ -68,7 +73,20 @@ impl State {
         if matches!(op.kind, Kind::Purge | Kind::Truncate | Kind::Forget) {
             self.removals += 1;
         }
+        self.queued += 1;
         self.queue.push_back(op);
+    }
+
+    /// Notes that `records` more are on the disk; gives those who waited for that.
+    pub(crate) fn note_flushed(&mut self, records: usize) -> Vec<Flushed> {
+        self.flushed += records as u64;
+        let flushed = self.flushed;
+        self.barriers.extract_if(.., |(upto, _)| *upto <= flushed).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// Everybody who waits, when nothing more will come to the disk.
+    pub(crate) fn give_up(&mut self) -> (Vec<Op>, Vec<Flushed>) {
+        (self.queue.drain(..).collect(), self.barriers.drain(..).map(|(_, waiter)| waiter).collect())
     }
 
     /// Notes that an entry is on the disk, and lets go of old cached bytes.

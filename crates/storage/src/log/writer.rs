@@ -158,42 +158,56 @@ fn create(shared: &Shared, seq: u64) -> Result<Arc<dyn LogFile>, LogError> {
 impl Writer {
     /// Writes until the log is closed, abandoned, or a write fails.
     pub(crate) fn run(mut self, shared: &Shared) {
-        let mut batch = Vec::new();
         loop {
-            let closing = {
-                let mut state = shared.state.lock();
-                while state.queue.is_empty() && !state.closing && !state.abandoned {
-                    shared.work.wait(&mut state);
-                }
-                if state.abandoned {
-                    let rest: Vec<Op> = state.queue.drain(..).collect();
-                    state.closed = true;
-                    drop(state);
-                    answer(rest, &Err(LogError::Closed));
-                    return;
-                }
-                take_batch(&mut state, &mut batch, shared.config.batch_bytes);
-                state.closing && state.queue.is_empty()
-            };
-            #[cfg(feature = "seeded_bugs")]
-            answer_early(shared, &mut batch);
-            if let Err(error) = self.write(shared, &mut batch) {
-                self.fail(shared, batch, &error);
-                return;
+            let mut state = shared.state.lock();
+            while state.queue.is_empty() && !state.closing && !state.abandoned {
+                shared.work.wait(&mut state);
             }
-            let removed = batch.iter().filter(|op| is_removal(op)).count();
-            answer(batch.drain(..), &Ok(()));
-            if removed > 0 {
-                shared.state.lock().removals -= removed;
-                self.remove_old(shared);
-            }
-            self.make_spare(shared);
-            self.account(shared);
-            if closing {
-                self.finish(shared);
+            drop(state);
+            if !self.step(shared) {
                 return;
             }
         }
+    }
+
+    /// Writes one batch of what waits; false when it was the last: the log is closed, abandoned, or a write failed.
+    pub(crate) fn step(&mut self, shared: &Shared) -> bool {
+        let mut batch = Vec::new();
+        let closing = {
+            let mut state = shared.state.lock();
+            if state.abandoned {
+                let (rest, barriers) = state.give_up();
+                state.closed = true;
+                drop(state);
+                answer(rest, &Err(LogError::Closed));
+                barriers.into_iter().for_each(|waiter| waiter(Err(LogError::Closed)));
+                return false;
+            }
+            take_batch(&mut state, &mut batch, shared.config.batch_bytes);
+            state.closing && state.queue.is_empty()
+        };
+        #[cfg(feature = "seeded_bugs")]
+        answer_early(shared, &mut batch);
+        if let Err(error) = self.write(shared, &mut batch) {
+            self.fail(shared, batch, &error);
+            return false;
+        }
+        let removed = batch.iter().filter(|op| is_removal(op)).count();
+        // Commit marks never stood in the queue.
+        let records = batch.iter().filter(|op| op.kind != Kind::Committed).count();
+        answer(batch.drain(..), &Ok(()));
+        let barriers = shared.state.lock().note_flushed(records);
+        barriers.into_iter().for_each(|waiter| waiter(Ok(())));
+        if removed > 0 {
+            shared.state.lock().removals -= removed;
+            self.remove_old(shared);
+        }
+        self.make_spare(shared);
+        self.account(shared);
+        if closing {
+            self.finish(shared);
+        }
+        !closing
     }
 
     /// The last records of a clean stop: the table proves that everything before it was fsynced.
@@ -211,15 +225,16 @@ impl Writer {
         tracing::error!(%error, "the node log failed: nothing more is written until the process is restarted");
         let place = shared.files.place();
         let failed = LogError::Failed { place, reason: error.to_string().into() };
-        let rest: Vec<Op> = {
+        let (rest, barriers) = {
             let mut state = shared.state.lock();
             state.failed = Some(failed.clone());
             state.room = 0;
-            state.queue.drain(..).collect()
+            state.give_up()
         };
         shared.metrics.failed.set(1);
         answer(batch, &Err(failed.clone()));
-        answer(rest, &Err(failed));
+        answer(rest, &Err(failed.clone()));
+        barriers.into_iter().for_each(|waiter| waiter(Err(failed.clone())));
     }
 
     /// Writes a batch and fsyncs it; then the entries have their places.

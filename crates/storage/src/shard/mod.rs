@@ -326,6 +326,15 @@ impl Shard {
         let image = FlushImage::take(&mut state.head, mark);
         drop(state);
         let mut pending = PendingFlush { _guard: guard, shard: self, image, entries };
+        if let Some(log) = &self.config.log
+            && let Err(error) = log.barrier_wait()
+        {
+            let message = error.to_string();
+            let unlogged =
+                || StorageError::Io { what: "flush".into(), message: message.clone(), full: false };
+            pending.end(Err(unlogged())).ok();
+            return Err(unlogged());
+        }
         let mut batch = pending.image.batch(self.id);
         // Days are known before their pages can be read, so that no reader leaves one out.
         for day in self.days.add(&pending.image.days) {
