@@ -17,9 +17,11 @@ use crate::trace::Traced;
 const RESUME: Duration = Duration::from_secs(20);
 /// Rounds of each writer that must be acknowledged while a fault is on that writes must survive.
 const ROUNDS: u64 = 5;
-/// Within which time a node without a majority must have refused a write (I13). It keeps the write for 10 s, in which most
-/// elections are over, and senders wait longer than that.
-const REFUSAL: Duration = Duration::from_secs(12);
+/// Within which time a node without a majority must have refused a write (I13): 2 s, and half of one for machines that
+/// are busy.
+const REFUSAL: Duration = Duration::from_millis(2_500);
+/// Within which time writes must go on when the disk of a leader is full: others lead within 3 s, and machines are busy.
+const HANDED_OVER: Duration = Duration::from_secs(6);
 
 /// What strace does for a disk whose every fsync takes 300 ms longer.
 const SLOW_FSYNC: &str = "fdatasync:delay_enter=300000";
@@ -59,10 +61,12 @@ pub enum Fault {
     Resets,
     /// F5: requests of clients are cut in the middle of their bodies.
     CutBodies,
-    /// F6: the disk of the node that leads most is full, and gets space again.
+    /// F6: the disk of the node that leads most is full: others lead, until it has space again.
     FullDiskLeader,
-    /// F6: the disks of a majority are full, and get space again.
+    /// F6: the disks of two nodes are full: those with space lead, until there is space again.
     FullDiskMajority,
+    /// F6: the disks of all nodes are full, and get space again.
+    FullDiskAll,
     /// F7: every fsync of the node that leads most fails from one moment on; then the node is restarted.
     FsyncFails,
     /// F9: every fsync of the node that leads most takes 300 ms longer.
@@ -75,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillTwo,
@@ -94,6 +98,7 @@ impl Fault {
         Self::CutBodies,
         Self::FullDiskLeader,
         Self::FullDiskMajority,
+        Self::FullDiskAll,
         Self::FsyncFails,
         Self::SlowFsync,
         Self::StarvedLeader,
@@ -113,7 +118,7 @@ impl Fault {
             Self::Flapping => "I1 to I6, I13",
             Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync | Self::StarvedLeader => "I1 to I6, I11",
             Self::Resets | Self::CutBodies => "I1 to I6",
-            Self::FullDiskLeader | Self::FullDiskMajority => "I1 to I6, I15",
+            Self::FullDiskLeader | Self::FullDiskMajority | Self::FullDiskAll => "I1 to I6, I15",
             Self::FsyncFails => "I1 to I6, I16",
         }
     }
@@ -127,6 +132,7 @@ impl Fault {
                 | Self::FreezeLeader
                 | Self::IsolateLeader
                 | Self::MuteLeader
+                | Self::FullDiskLeader
                 | Self::Terminate
         )
     }
@@ -140,6 +146,7 @@ impl Fault {
                 | Self::PowerCutSlowDisks
                 | Self::FullDiskLeader
                 | Self::FullDiskMajority
+                | Self::FullDiskAll
         )
     }
 
@@ -207,6 +214,7 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         Fault::CutBodies => cut_bodies(s),
         Fault::FullDiskLeader => full_disks(s, &[leader]),
         Fault::FullDiskMajority => full_disks(s, &[leader, other]),
+        Fault::FullDiskAll => all_disks_full(s, &all),
         Fault::FsyncFails => fsync_fails(s, leader),
         Fault::SlowFsync => {
             let traced = Traced::inject(s.cluster.node(leader)?.pid(), SLOW_FSYNC)?;
@@ -448,47 +456,84 @@ fn cut_bodies(s: &mut Scenario) -> Result<u64> {
     Ok(cuts)
 }
 
-/// Fills the disks of `which` until a write is refused for that there, frees them, and sees writes go on by themselves.
+/// Fills the disks of `which`, among which one that leads: writes go on, led by the others, until there is space again and
+/// leaderships are spread as before.
 fn full_disks(s: &mut Scenario, which: &[usize]) -> Result<u64> {
-    let filled: u64 =
-        which.iter().map(|at| s.cluster.disks[*at].fill()).collect::<Result<Vec<_>>>()?.iter().sum();
-    ensure!(filled > 1 << 20, "the disks were full before");
-    // A node whose disk is full says so to whoever writes to what it leads.
-    let mut probe = s.probe(None)?;
-    let address = s.cluster.addresses[which[0]].clone();
-    let mut refused = 0;
-    for _ in 0..100 {
-        s.load.run_for(Duration::from_millis(100));
-        refused = which.iter().map(|at| refused_for_disk(s, *at)).sum::<Result<u64>>()?;
-        if refused > 0 {
-            break;
+    fill(s, which)?;
+    let handed_over = s.load.wait(&s.load.mark(), 1, 1, HANDED_OVER).and_then(|()| {
+        for at in which {
+            let leads = number(s, *at, "isobar_replication_leaders")?;
+            ensure!(leads == 0, "node {at} leads {leads} shards though its disk is full");
         }
-        let _ = probe.send_or_retry(&address);
-    }
+        let status = s.cluster.status(which[0])?;
+        let full =
+            status["members"].as_array().into_iter().flatten().filter(|m| m["diskFull"] == true).count();
+        ensure!(full == which.len(), "I15: the status shows {full} full disks, not {}", which.len());
+        resumes(s)
+    });
     for at in which {
         s.cluster.disks[*at].free()?;
     }
-    ensure!(refused > 0, "no write was refused for lack of space");
+    handed_over.context("I15: writes must go on while others have space")?;
     resumes(s)?;
-    Ok(refused)
+    until(s, "it leads again once there is space", |s| {
+        Ok(number(s, which[0], "isobar_replication_leaders")? > 0)
+    })?;
+    Ok(which.len() as u64)
 }
 
-/// Writes that node `at` refused since its disk is full.
-fn refused_for_disk(s: &Scenario, at: usize) -> Result<u64> {
+/// Fills all disks: a write is refused with the reason, and when there is space writes go on by themselves.
+fn all_disks_full(s: &mut Scenario, all: &[usize]) -> Result<u64> {
+    fill(s, all)?;
+    let mut probe = s.probe(None)?;
+    let reply = probe.send(&s.cluster.addresses[0]);
+    for at in all {
+        s.cluster.disks[*at].free()?;
+    }
+    let reply = reply.context("a node whose disk is full answers")?;
+    ensure!(
+        reply.status == 503 && reply.headers.contains("retry-after:") && reply.body.contains("no space left"),
+        "I15: a write for which nobody has space must be refused with 503, Retry-After and the reason: {reply:?}"
+    );
+    resumes(s)?;
+    all.iter().map(|at| number(s, *at, "isobar_replication_refused_disk_full_total")).sum()
+}
+
+/// Fills disks to the last byte; returns once their nodes have noticed.
+fn fill(s: &mut Scenario, which: &[usize]) -> Result<()> {
+    let filled: u64 =
+        which.iter().map(|at| s.cluster.disks[*at].fill()).collect::<Result<Vec<_>>>()?.iter().sum();
+    ensure!(filled > 1 << 20, "the disks were full before");
+    let noticed = until(s, "nodes notice that their disks are full", |s| {
+        let full = which.iter().map(|at| number(s, *at, "isobar_replication_disk_full"));
+        Ok(full.collect::<Result<Vec<_>>>()?.iter().all(|full| *full == 1))
+    });
+    if noticed.is_err() {
+        which.iter().try_for_each(|at| s.cluster.disks[*at].free())?;
+    }
+    noticed
+}
+
+/// What a node's metric without labels says.
+fn number(s: &Scenario, at: usize, metric: &str) -> Result<u64> {
     let (_, text) = s.cluster.node(at)?.get("/metrics")?;
-    let value =
-        text.lines().find_map(|line| line.strip_prefix("isobar_replication_refused_disk_full_total "));
-    Ok(value.context("the counter is there")?.trim().parse::<f64>()? as u64)
+    let value = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("{metric} is there"))?.trim().parse::<f64>()? as u64)
+}
+
+/// Lets the load go on until `look` is true.
+fn until(s: &Scenario, what: &str, look: impl Fn(&Scenario) -> Result<bool>) -> Result<()> {
+    let deadline = s.clock.monotonic() + HEAL;
+    while !look(s)? {
+        ensure!(s.clock.monotonic() < deadline, "not within {HEAL:?}: {what}");
+        s.load.run_for(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// Returns once `count` calls were touched: attaching takes a moment, and writes go on meanwhile.
 fn until_injected(s: &Scenario, traced: &Traced, count: usize) -> Result<()> {
-    let deadline = s.clock.monotonic() + HEAL;
-    while traced.injected()? < count {
-        ensure!(s.clock.monotonic() < deadline, "no call was touched");
-        s.load.run_for(Duration::from_millis(50));
-    }
-    Ok(())
+    until(s, "calls are touched", |_| Ok(traced.injected()? >= count))
 }
 
 /// From one moment on no fsync of a node succeeds: it may acknowledge nothing more, the others go on; a restart mends it.
@@ -500,8 +545,9 @@ fn fsync_fails(s: &mut Scenario, at: usize) -> Result<u64> {
     drop(traced);
     outcome?;
     // I16: it is latched although fsync works again.
-    let (_, text) = s.cluster.node(at)?.get("/metrics")?;
-    ensure!(text.lines().any(|line| line == "isobar_log_failed 1"), "I16: a failed fsync is not final");
+    ensure!(number(s, at, "isobar_log_failed")? == 1, "I16: a failed fsync is not final");
+    let (code, why) = s.cluster.node(at)?.get("/-/ready")?;
+    ensure!(code == 503 && why.contains("log"), "a node whose log has failed is not ready: {code} {why}");
     // Its clients are served all the same: by the others, through it.
     let mut probe = s.probe(None)?;
     let reply = probe.send(&s.cluster.addresses[at]).context("a node whose log has failed answers")?;

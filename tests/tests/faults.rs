@@ -60,7 +60,7 @@ fn f2_f6_power_cuts_and_full_disks_i1_to_i6_i14_i15() -> Result<()> {
     if tier("tools", trace::missing()) {
         faults.push(Fault::PowerCutSlowDisks);
     }
-    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority]);
+    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority, Fault::FullDiskAll]);
     run("f2-f6-disks", options, &faults)
 }
 
@@ -113,7 +113,7 @@ fn soak() -> Result<()> {
                 }
                 let fault = left.swap_remove(random.below(left.len()));
                 // Of five nodes two may go.
-                if nodes == 3 || !matches!(fault, Fault::KillTwo | Fault::FullDiskMajority) {
+                if nodes == 3 || !matches!(fault, Fault::KillTwo) {
                     faults.push(fault);
                 }
             }
