@@ -123,10 +123,25 @@ impl Packets {
 
     /// From now on a node loses `percent` of the packets that come from other nodes.
     pub fn drop_some(&self, at: usize, percent: u8) -> Result<()> {
-        let (first, last) = (self.node(0), self.node(self.nodes.max(2) - 1));
+        self.rule(at, &format!("ip saddr {} numgen random mod 100 < {percent}", self.others()), "")
+    }
+
+    /// From now on nothing passes between a node and the others.
+    pub fn isolate(&self, at: usize) -> Result<()> {
+        let others = self.others();
+        self.rule(at, &format!("ip saddr {others}"), &format!("ip daddr {others} drop;"))
+    }
+
+    /// The addresses of all nodes.
+    fn others(&self) -> String {
+        format!("{}-{}", self.node(0), self.node(self.nodes.max(2) - 1))
+    }
+
+    fn rule(&self, at: usize, arriving: &str, leaving: &str) -> Result<()> {
         let rules = format!(
-            "table inet faults {{ chain arriving {{ type filter hook input priority 0; \
-             ip saddr {first}-{last} numgen random mod 100 < {percent} counter drop; }} }}\n"
+            "table inet faults {{\n\
+             chain arriving {{ type filter hook input priority 0; iif \"eth0\" {arriving} counter drop; }}\n\
+             chain leaving {{ type filter hook output priority 0; {leaving} }}\n}}\n"
         );
         run(&["ip", "netns", "exec", &self.namespace(at), "nft", "-f", "-"], Some(&rules)).map(|_| ())
     }
