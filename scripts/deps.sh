@@ -25,6 +25,9 @@ fi
 if [ "$stage" = test ]; then
     want e2fsprogs command -v mkfs.ext4
     want strace command -v strace
+    want faketime command -v faketime
+    want iproute2 command -v ip
+    want nftables command -v nft
     # Debian's Python makes no environments without it.
     want python3-venv python3 -c 'import ensurepip, venv'
 fi

@@ -10,7 +10,9 @@ use model::seam::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::node::{Node, binary};
+use crate::clock::Clocks;
+use crate::node::{Launch, Node, binary};
+use crate::packets::Packets;
 use crate::power::Disk;
 use crate::proxy::{End, Proxy};
 
@@ -39,8 +41,13 @@ pub fn flags(name: &str, expect: usize, more: &[String]) -> Vec<String> {
 
 /// Starts a node with its data in `data`; gives it, not ready yet, and the address on which it listens for peers.
 pub fn spawn(data: &Path, flags: &[String]) -> Result<(Node, String)> {
+    launch(data, flags, &Launch::default())
+}
+
+/// The same as `how` says.
+fn launch(data: &Path, flags: &[String], how: &Launch) -> Result<(Node, String)> {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut node = Node::spawn(data, &flags)?;
+    let mut node = Node::launch(data, &flags, how)?;
     let line = node.wait_for("listening for other nodes")?;
     let address = line.split("address=").nth(1).context("the line names no address")?;
     let address = address.split_whitespace().next().unwrap_or(address).trim_matches('"').to_owned();
@@ -94,6 +101,11 @@ pub struct Options {
     pub seed: u64,
     /// Megabytes of the disk that each node gets for itself (needs root); `None` = folders on a common one.
     pub disk_megabytes: Option<u64>,
+    /// Whether each node gets a wall clock of its own, which can be made wrong (needs libfaketime).
+    pub clocks: bool,
+    /// Whether each node gets a network namespace of its own (needs root, `ip` and `nft`); then clients and nodes talk
+    /// without the relay.
+    pub namespaces: bool,
     /// More flags of all nodes.
     pub flags: Vec<String>,
 }
@@ -101,7 +113,7 @@ pub struct Options {
 impl Options {
     /// Three nodes on one disk.
     pub fn new(seed: u64) -> Self {
-        Self { nodes: 3, seed, disk_megabytes: None, flags: Vec::new() }
+        Self { nodes: 3, seed, disk_megabytes: None, clocks: false, namespaces: false, flags: Vec::new() }
     }
 }
 
@@ -113,6 +125,10 @@ pub struct Cluster {
     pub addresses: Vec<String>,
     /// The nodes' disks, if they have their own.
     pub disks: Vec<Disk>,
+    /// The nodes' wall clocks, if they have their own.
+    pub clocks: Option<Clocks>,
+    /// The nodes' network namespaces, if they have their own.
+    pub packets: Option<Packets>,
     folder: TempDir,
     options: Options,
     advertised: Vec<String>,
@@ -128,9 +144,20 @@ impl Cluster {
         ensure!((3..=NAMES.len()).contains(&options.nodes), "{} nodes", options.nodes);
         let proxy = Proxy::new(options.seed)?;
         let count = options.nodes;
+        let packets = options.namespaces.then(|| Packets::new(count)).transpose()?;
+        let (addresses, advertised) = match &packets {
+            Some(packets) => (0..count).map(|at| packets.addresses(at)).unzip(),
+            None => {
+                let clients = (0..count).map(|at| proxy.client_address(at));
+                let peers = (0..count).map(|at| proxy.peer_address(at));
+                (clients.collect::<Result<_>>()?, peers.collect::<Result<_>>()?)
+            }
+        };
         let mut cluster = Self {
-            addresses: (0..count).map(|at| proxy.client_address(at)).collect::<Result<_>>()?,
-            advertised: (0..count).map(|at| proxy.peer_address(at)).collect::<Result<_>>()?,
+            addresses,
+            advertised,
+            clocks: options.clocks.then(|| Clocks::new(count)).transpose()?,
+            packets,
             disks: match options.disk_megabytes {
                 Some(megabytes) => (0..count).map(|_| Disk::new(megabytes)).collect::<Result<_>>()?,
                 None => Vec::new(),
@@ -184,15 +211,33 @@ impl Cluster {
     }
 
     fn spawn(&mut self, at: usize) -> Result<()> {
+        let how = match (&self.clocks, &self.packets) {
+            (Some(clocks), _) => clocks.launch(at),
+            (_, Some(packets)) => packets.launch(at),
+            (None, None) => Launch::default(),
+        };
+        self.spawn_as(at, &how)
+    }
+
+    /// Starts a node that does not run, as `how` says; returns once it answers HTTP, ready or not.
+    ///
+    /// # Errors
+    /// It does not come so far.
+    pub fn spawn_as(&mut self, at: usize, how: &Launch) -> Result<()> {
         let mut more = vec![
             format!("--cluster.advertise-address={}", self.advertised[at]),
             format!("--cluster.join={}", self.advertised.join(",")),
         ];
+        if let Some(packets) = &self.packets {
+            more.extend(packets.flags());
+        }
         more.extend_from_slice(&self.options.flags);
         let flags = flags(NAMES[at], self.len(), &more);
-        let (mut node, peer) = spawn(&self.data(at), &flags)?;
+        let (mut node, peer) = launch(&self.data(at), &flags, how)?;
         node.wait_for_http()?;
-        self.proxy.set_upstream(at, &peer, &node.address)?;
+        if self.packets.is_none() {
+            self.proxy.set_upstream(at, &peer, &node.address)?;
+        }
         self.nodes[at] = Some(node);
         Ok(())
     }
@@ -222,6 +267,16 @@ impl Cluster {
         let node = self.nodes[at].take().context("the node runs")?;
         self.ended.push((at, node.end()?));
         Ok(())
+    }
+
+    /// Forgets a node that has ended by itself, or was ended by others.
+    pub fn bury(&mut self, at: usize) -> Result<()> {
+        self.kill(at)
+    }
+
+    /// Whether a node's process still runs.
+    pub fn runs(&mut self, at: usize) -> Result<bool> {
+        self.nodes[at].as_mut().context("the node was started")?.runs()
     }
 
     /// Ends several nodes by SIGKILL, all before any is waited for.

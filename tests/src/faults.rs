@@ -1,12 +1,21 @@
 //! The faults: how each is made, what of it must be seen to have happened, and what must go on meanwhile.
 //!
 //! Each one is over when it returns: processes run again, links are well, disks have space. What it returns is evidence
-//! that it happened, never 0 when it did.
+//! that it happened, never 0 when it did. Here: the list, and what is done to processes and to the relay between them; below:
+//! what is done to disks, clocks, memory and CPU, to a network of packets, and by many clients. Some can go on while others
+//! are made: [`Standing`].
+
+mod clocks;
+mod disks;
+mod limits;
+mod overload;
+mod packets;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::limits::Group;
 use crate::oracle::Reader;
 use crate::proxy::{Condition, Counters, End};
 use crate::scenario::{HEAL, Scenario};
@@ -17,9 +26,9 @@ use crate::trace::Traced;
 const RESUME: Duration = Duration::from_secs(20);
 /// Rounds of each writer that must be acknowledged while a fault is on that writes must survive.
 const ROUNDS: u64 = 5;
-/// Within which time a node without a majority must have refused a write (I13). It keeps the write for 10 s, in which most
-/// elections are over, and senders wait longer than that.
-const REFUSAL: Duration = Duration::from_secs(12);
+/// Within which time a node without a majority must have refused a write (I13): 2 s, and half of one for machines that
+/// are busy.
+const REFUSAL: Duration = Duration::from_millis(2_500);
 
 /// What strace does for a disk whose every fsync takes 300 ms longer.
 const SLOW_FSYNC: &str = "fdatasync:delay_enter=300000";
@@ -59,23 +68,92 @@ pub enum Fault {
     Resets,
     /// F5: requests of clients are cut in the middle of their bodies.
     CutBodies,
-    /// F6: the disk of the node that leads most is full, and gets space again.
+    /// F6: the disk of the node that leads most is full: others lead, until it has space again.
     FullDiskLeader,
-    /// F6: the disks of a majority are full, and get space again.
+    /// F6: the disks of two nodes are full: those with space lead, until there is space again.
     FullDiskMajority,
+    /// F6: the disks of all nodes are full, and get space again.
+    FullDiskAll,
     /// F7: every fsync of the node that leads most fails from one moment on; then the node is restarted.
     FsyncFails,
+    /// F7: one fsync of each thread of the node that leads most fails, later ones succeed.
+    FsyncFailsOnce,
+    /// F7: reads of the files of the node that leads most fail; then it is restarted.
+    ReadsFail,
+    /// F7: a node is started while no file can be renamed.
+    RenamesFail,
+    /// F7: the file system of the node that leads most becomes read-only.
+    ReadOnlyDisk,
     /// F9: every fsync of the node that leads most takes 300 ms longer.
     SlowFsync,
+    /// F10: the wall clock of the node that leads most, then that of another one, is an hour ahead, and right again.
+    ClockAhead,
+    /// F10: the same, an hour late.
+    ClockBehind,
+    /// F10: the same, standing still.
+    ClockFrozen,
+    /// F10: the same, stepping forth and back, by seconds, minutes and hours.
+    ClockSteps,
+    /// F10: the same, ten times as fast.
+    ClockFast,
+    /// F15: more than ten times the writes.
+    WriteStorm,
+    /// F15: thirty clients with large queries.
+    QueryStorm,
+    /// F15: clients that send half a request, and slowly, or do not read answers.
+    SlowClients,
+    /// F15: ten thousand connections that do nothing.
+    IdleClients,
+    /// F15: clients that connect for each request, and hang up, with or without an answer.
+    Reconnects,
     /// F17: the node that leads most gets a fifth of the CPU: it runs for 20 ms, is frozen for 80 ms, again and again.
     StarvedLeader,
+    /// F17: the same by a quota of its control group.
+    CpuQuota,
+    /// F17: a node gets less memory than it needs, is killed for that, and started again.
+    OutOfMemory,
     /// F18: SIGTERM of the node that leads most, under load.
     Terminate,
+    /// F5 below TCP: every node loses a fifth of the packets of the others.
+    PacketLoss,
+    /// F4 below TCP: no packet passes between the node that leads most and the others.
+    PacketPartition,
+}
+
+/// What a fault needs of the machine and of the cluster's [`Options`](crate::cluster::Options).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nodes with disks of their own.
+    Disks,
+    /// strace.
+    Strace,
+    /// Nodes with wall clocks of their own.
+    Clocks,
+    /// Control groups.
+    Limits,
+    /// Nodes with networks of their own.
+    Namespaces,
+}
+
+impl Need {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Disks, Self::Strace, Self::Clocks, Self::Limits, Self::Namespaces];
+
+    /// Whether this machine has it; says so, once for each call, when not ([`crate::tier`]).
+    pub fn met(self) -> bool {
+        match self {
+            Self::Disks => crate::tier("root", crate::power::missing()),
+            Self::Strace => crate::tier("tools", crate::trace::missing()),
+            Self::Clocks => crate::tier("tools", crate::clock::missing()),
+            Self::Limits => crate::tier("root", crate::limits::missing()),
+            Self::Namespaces => crate::tier("root", crate::packets::missing()),
+        }
+    }
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 41] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillTwo,
@@ -94,10 +172,29 @@ impl Fault {
         Self::CutBodies,
         Self::FullDiskLeader,
         Self::FullDiskMajority,
+        Self::FullDiskAll,
         Self::FsyncFails,
+        Self::FsyncFailsOnce,
+        Self::ReadsFail,
+        Self::RenamesFail,
+        Self::ReadOnlyDisk,
         Self::SlowFsync,
+        Self::ClockAhead,
+        Self::ClockBehind,
+        Self::ClockFrozen,
+        Self::ClockSteps,
+        Self::ClockFast,
+        Self::WriteStorm,
+        Self::QueryStorm,
+        Self::SlowClients,
+        Self::IdleClients,
+        Self::Reconnects,
         Self::StarvedLeader,
+        Self::CpuQuota,
+        Self::OutOfMemory,
         Self::Terminate,
+        Self::PacketLoss,
+        Self::PacketPartition,
     ];
 
     /// The invariants that it puts to the test beside I1 to I6, which hold in every scenario.
@@ -109,12 +206,29 @@ impl Fault {
                 "I1 to I6, I14"
             }
             Self::FreezeLeader => "I1 to I6, I12 (a leader that wakes shows nothing old)",
-            Self::IsolateLeader | Self::DeafLeader | Self::MuteLeader => "I1 to I6, I12, I13",
+            Self::IsolateLeader | Self::DeafLeader | Self::MuteLeader | Self::PacketPartition => {
+                "I1 to I6, I12, I13"
+            }
             Self::Flapping => "I1 to I6, I13",
-            Self::SlowNetwork | Self::NarrowLinks | Self::SlowFsync | Self::StarvedLeader => "I1 to I6, I11",
+            Self::SlowNetwork
+            | Self::NarrowLinks
+            | Self::PacketLoss
+            | Self::SlowFsync
+            | Self::StarvedLeader
+            | Self::CpuQuota => "I1 to I6, I11",
             Self::Resets | Self::CutBodies => "I1 to I6",
-            Self::FullDiskLeader | Self::FullDiskMajority => "I1 to I6, I15",
-            Self::FsyncFails => "I1 to I6, I16",
+            Self::FullDiskLeader | Self::FullDiskMajority | Self::FullDiskAll => "I1 to I6, I15",
+            Self::FsyncFails | Self::FsyncFailsOnce | Self::ReadOnlyDisk => "I1 to I6, I16",
+            Self::ReadsFail | Self::RenamesFail => "I1 to I6, I16, I17",
+            Self::ClockAhead | Self::ClockBehind | Self::ClockFrozen | Self::ClockSteps | Self::ClockFast => {
+                "I1 to I6, I18"
+            }
+            Self::WriteStorm
+            | Self::QueryStorm
+            | Self::SlowClients
+            | Self::IdleClients
+            | Self::Reconnects => "I1 to I6, I11, I25",
+            Self::OutOfMemory => "I1 to I6, I25",
         }
     }
 
@@ -127,25 +241,67 @@ impl Fault {
                 | Self::FreezeLeader
                 | Self::IsolateLeader
                 | Self::MuteLeader
+                | Self::FullDiskLeader
                 | Self::Terminate
+                | Self::PacketPartition
         )
     }
 
-    /// Whether nodes need disks of their own for it.
-    pub fn needs_disks(self) -> bool {
+    /// What it needs.
+    pub fn needs(self) -> &'static [Need] {
+        match self {
+            Self::PowerCutLeader
+            | Self::PowerCutAll
+            | Self::FullDiskLeader
+            | Self::FullDiskMajority
+            | Self::FullDiskAll
+            | Self::ReadOnlyDisk => &[Need::Disks],
+            Self::PowerCutSlowDisks => &[Need::Disks, Need::Strace],
+            Self::FsyncFails
+            | Self::FsyncFailsOnce
+            | Self::ReadsFail
+            | Self::RenamesFail
+            | Self::SlowFsync => &[Need::Strace],
+            Self::ClockAhead | Self::ClockBehind | Self::ClockFrozen | Self::ClockSteps | Self::ClockFast => {
+                &[Need::Clocks]
+            }
+            Self::CpuQuota | Self::OutOfMemory => &[Need::Limits],
+            Self::PacketLoss | Self::PacketPartition => &[Need::Namespaces],
+            _ => &[],
+        }
+    }
+
+    /// Whether it cannot be made while `standing` goes on: both are done to the same thing, or waiting takes too long.
+    pub fn disturbs(self, standing: Self) -> bool {
+        match standing {
+            Self::SlowNetwork => self.needs_relay() && self != Self::IsolateLeader || self.is_storm(),
+            Self::SlowFsync => self.needs().contains(&Need::Strace) || self.is_storm(),
+            Self::CpuQuota => self.needs().contains(&Need::Limits) || self.is_storm(),
+            _ => self.needs().contains(&Need::Clocks),
+        }
+    }
+
+    /// Whether it is made by many clients.
+    fn is_storm(self) -> bool {
         matches!(
             self,
-            Self::PowerCutLeader
-                | Self::PowerCutAll
-                | Self::PowerCutSlowDisks
-                | Self::FullDiskLeader
-                | Self::FullDiskMajority
+            Self::WriteStorm | Self::QueryStorm | Self::SlowClients | Self::IdleClients | Self::Reconnects
         )
     }
 
-    /// Whether it needs strace.
-    pub fn needs_strace(self) -> bool {
-        matches!(self, Self::PowerCutSlowDisks | Self::FsyncFails | Self::SlowFsync)
+    /// Whether it is made by the relay between nodes, which those with networks of their own do not have.
+    pub fn needs_relay(self) -> bool {
+        matches!(
+            self,
+            Self::IsolateLeader
+                | Self::DeafLeader
+                | Self::MuteLeader
+                | Self::Flapping
+                | Self::SlowNetwork
+                | Self::NarrowLinks
+                | Self::Resets
+                | Self::CutBodies
+        )
     }
 }
 
@@ -205,16 +361,35 @@ pub(crate) fn inflict(s: &mut Scenario, fault: Fault) -> Result<u64> {
         }
         Fault::Resets => resets(s),
         Fault::CutBodies => cut_bodies(s),
-        Fault::FullDiskLeader => full_disks(s, &[leader]),
-        Fault::FullDiskMajority => full_disks(s, &[leader, other]),
-        Fault::FsyncFails => fsync_fails(s, leader),
+        Fault::FullDiskLeader => disks::full_disks(s, &[leader]),
+        Fault::FullDiskMajority => disks::full_disks(s, &[leader, other]),
+        Fault::FullDiskAll => disks::all_disks_full(s, &all),
+        Fault::FsyncFails => disks::fsync_fails(s, leader, "fdatasync:error=EIO"),
+        Fault::FsyncFailsOnce => disks::fsync_fails(s, leader, "fdatasync:error=EIO:when=1"),
+        Fault::ReadsFail => disks::reads_fail(s, leader),
+        Fault::RenamesFail => disks::renames_fail(s, other),
+        Fault::ReadOnlyDisk => disks::read_only(s, leader),
         Fault::SlowFsync => {
             let traced = Traced::inject(s.cluster.node(leader)?.pid(), SLOW_FSYNC)?;
             until_injected(s, &traced, 3)?;
             resumes(s)?;
             Ok(traced.injected()? as u64)
         }
+        Fault::ClockAhead
+        | Fault::ClockBehind
+        | Fault::ClockFrozen
+        | Fault::ClockSteps
+        | Fault::ClockFast => clocks::wrong(s, fault, &[leader, other]),
+        Fault::WriteStorm => overload::writes(s),
+        Fault::QueryStorm => overload::queries(s),
+        Fault::SlowClients => overload::slow_clients(s),
+        Fault::IdleClients => overload::idle_clients(s),
+        Fault::Reconnects => overload::reconnects(s),
         Fault::StarvedLeader => starve(s, leader),
+        Fault::CpuQuota => limits::little_cpu(s, leader),
+        Fault::OutOfMemory => limits::out_of_memory(s, leader),
+        Fault::PacketLoss => packets::lossy(s),
+        Fault::PacketPartition => packets::partition(s, leader),
         Fault::Terminate => {
             pause(s, 0, 300);
             s.cluster.stop(leader)?;
@@ -448,65 +623,82 @@ fn cut_bodies(s: &mut Scenario) -> Result<u64> {
     Ok(cuts)
 }
 
-/// Fills the disks of `which` until a write is refused for that there, frees them, and sees writes go on by themselves.
-fn full_disks(s: &mut Scenario, which: &[usize]) -> Result<u64> {
-    let filled: u64 =
-        which.iter().map(|at| s.cluster.disks[*at].fill()).collect::<Result<Vec<_>>>()?.iter().sum();
-    ensure!(filled > 1 << 20, "the disks were full before");
-    // A node whose disk is full says so to whoever writes to what it leads.
-    let mut probe = s.probe(None)?;
-    let address = s.cluster.addresses[which[0]].clone();
-    let mut refused = 0;
-    for _ in 0..100 {
-        s.load.run_for(Duration::from_millis(100));
-        refused = which.iter().map(|at| refused_for_disk(s, *at)).sum::<Result<u64>>()?;
-        if refused > 0 {
-            break;
-        }
-        let _ = probe.send_or_retry(&address);
-    }
-    for at in which {
-        s.cluster.disks[*at].free()?;
-    }
-    ensure!(refused > 0, "no write was refused for lack of space");
-    resumes(s)?;
-    Ok(refused)
-}
-
-/// Writes that node `at` refused since its disk is full.
-fn refused_for_disk(s: &Scenario, at: usize) -> Result<u64> {
+/// What a node's metric without labels says.
+fn number(s: &Scenario, at: usize, metric: &str) -> Result<u64> {
     let (_, text) = s.cluster.node(at)?.get("/metrics")?;
-    let value =
-        text.lines().find_map(|line| line.strip_prefix("isobar_replication_refused_disk_full_total "));
-    Ok(value.context("the counter is there")?.trim().parse::<f64>()? as u64)
+    let value = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("{metric} is there"))?.trim().parse::<f64>()? as u64)
 }
 
-/// Returns once `count` calls were touched: attaching takes a moment, and writes go on meanwhile.
-fn until_injected(s: &Scenario, traced: &Traced, count: usize) -> Result<()> {
+/// Lets the load go on until `look` is true.
+fn until(s: &Scenario, what: &str, look: impl Fn(&Scenario) -> Result<bool>) -> Result<()> {
     let deadline = s.clock.monotonic() + HEAL;
-    while traced.injected()? < count {
-        ensure!(s.clock.monotonic() < deadline, "no call was touched");
+    while !look(s)? {
+        ensure!(s.clock.monotonic() < deadline, "not within {HEAL:?}: {what}");
         s.load.run_for(Duration::from_millis(50));
     }
     Ok(())
 }
 
-/// From one moment on no fsync of a node succeeds: it may acknowledge nothing more, the others go on; a restart mends it.
-fn fsync_fails(s: &mut Scenario, at: usize) -> Result<u64> {
-    let traced = Traced::inject(s.cluster.node(at)?.pid(), "fdatasync:error=EIO")?;
-    until_injected(s, &traced, 1)?;
-    let outcome = resumes(s);
-    let injected = traced.injected()?;
-    drop(traced);
-    outcome?;
-    // I16: it is latched although fsync works again.
-    let (_, text) = s.cluster.node(at)?.get("/metrics")?;
-    ensure!(text.lines().any(|line| line == "isobar_log_failed 1"), "I16: a failed fsync is not final");
-    // Its clients are served all the same: by the others, through it.
-    let mut probe = s.probe(None)?;
-    let reply = probe.send(&s.cluster.addresses[at]).context("a node whose log has failed answers")?;
-    ensure!(reply.status < 300, "I16: the shard goes on, also for clients of that node: {reply:?}");
-    s.cluster.kill(at)?;
-    s.cluster.restart()?;
-    Ok(injected as u64)
+/// Returns once `count` calls were touched: attaching takes a moment, and writes go on meanwhile.
+fn until_injected(s: &Scenario, traced: &Traced, count: usize) -> Result<()> {
+    until(s, "calls are touched", |_| Ok(traced.injected()? >= count))
+}
+
+/// A fault that goes on while others are made.
+pub(crate) struct Standing {
+    fault: Fault,
+    traced: Vec<Traced>,
+    group: Option<Group>,
+    delayed: u64,
+}
+
+impl Standing {
+    /// Begins one of `SlowNetwork` (as there, on all links between nodes), `SlowFsync` (30 ms more, on all nodes),
+    /// `CpuQuota` (of the last node, two fifths of a core), `ClockSteps` (all clocks are wrong, each in another way).
+    ///
+    /// # Errors
+    /// It is another one, or cannot be made.
+    pub(crate) fn begin(s: &Scenario, fault: Fault) -> Result<Self> {
+        let mut standing = Self { fault, traced: Vec::new(), group: None, delayed: 0 };
+        let pid = |at: usize| s.cluster.node(at).map(crate::node::Node::pid);
+        match fault {
+            Fault::SlowNetwork => {
+                standing.delayed = s.cluster.proxy.counters().delayed;
+                let slow = Condition::slow(Duration::from_millis(40), Duration::from_millis(30));
+                s.cluster.proxy.set_standing(&slow);
+            }
+            Fault::SlowFsync => {
+                for at in 0..s.cluster.len() {
+                    standing.traced.push(Traced::inject(pid(at)?, "fdatasync:delay_enter=30000")?);
+                }
+                standing.traced.iter().try_for_each(|traced| until_injected(s, traced, 1))?;
+            }
+            Fault::CpuQuota => {
+                let group = Group::cpu(40)?;
+                group.take(pid(s.cluster.len() - 1)?)?;
+                standing.group = Some(group);
+            }
+            Fault::ClockSteps => clocks::all_wrong(s)?,
+            other => anyhow::bail!("{other:?} cannot go on beside others"),
+        }
+        Ok(standing)
+    }
+
+    /// Ends it; gives which one it was and how much was seen of it.
+    pub(crate) fn end(self, s: &Scenario) -> Result<(Fault, u64)> {
+        let seen = match self.fault {
+            Fault::SlowNetwork => {
+                s.cluster.proxy.set_standing(&Condition::default());
+                s.cluster.proxy.counters().delayed - self.delayed
+            }
+            Fault::ClockSteps => clocks::right(s)?,
+            _ => {
+                let touched = self.traced.iter().map(|traced| Ok(traced.injected()? as u64));
+                touched.sum::<Result<u64>>()? + self.group.as_ref().map_or(Ok(0), Group::throttled)?
+            }
+        };
+        ensure!(seen > 0, "{:?} was never seen to have happened", self.fault);
+        Ok((self.fault, seen))
+    }
 }

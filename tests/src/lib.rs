@@ -3,18 +3,22 @@
 //! `node` starts and ends processes, `three` a cluster of them, `cluster` several behind `proxy`, the network that can be
 //! made bad. `peer` starts other programs. `oracle` sends samples and reads them back, `load` does so all the time,
 //! `history` checks what was seen; `faults` are what is done to a cluster, `scenario` a whole run to the verdict. `power` is
-//! a disk whose power can be cut. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both
+//! a disk whose power can be cut, `clock` wall clocks that are wrong, `packets` networks that lose them, `limits` how much
+//! memory and CPU a process may have, `trace` system calls that fail. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both
 //! versions, `wire` bodies that clients of another make send. `spread` evaluates queries by parts, `random_query` makes
 //! queries and series, `naive` evaluates slowly what it can. Tests that need root or a tool say so through [`tier`]: they
 //! print why they are skipped, and fail instead where `REQUIRE_TIERS` names the tier.
 
+pub mod clock;
 pub mod cluster;
 pub mod faults;
 pub mod history;
+pub mod limits;
 pub mod load;
 pub mod naive;
 pub mod node;
 pub mod oracle;
+pub mod packets;
 pub mod peer;
 pub mod power;
 pub mod promqltest;

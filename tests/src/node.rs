@@ -29,6 +29,17 @@ pub fn binary() -> PathBuf {
     path.join("isobar")
 }
 
+/// How a process is started, beside its flags.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// A command that becomes the process, before the program's path: `ip netns exec NAME`.
+    pub under: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Where it listens for clients and for other nodes; at free ports of loopback when `None`.
+    pub listen: Option<(String, String)>,
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -67,11 +78,22 @@ impl Node {
 
     /// Starts the program and does not wait.
     pub fn spawn(data: &Path, flags: &[&str]) -> Result<Self> {
+        Self::launch(data, flags, &Launch::default())
+    }
+
+    /// The same as `how` says.
+    pub fn launch(data: &Path, flags: &[&str], how: &Launch) -> Result<Self> {
         let binary = binary();
-        let mut child = Command::new(&binary)
+        let anywhere = || ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
+        let (clients, peers) = how.listen.clone().unwrap_or_else(anywhere);
+        let mut words = how.under.iter().map(std::ffi::OsString::from).chain([binary.clone().into()]);
+        let program = words.next().context("a program")?;
+        let mut child = Command::new(program)
+            .args(words)
+            .envs(how.environment.iter().map(|(name, value)| (name, value)))
             .arg(format!("--storage.tsdb.path={}", data.display()))
-            .arg("--web.listen-address=127.0.0.1:0")
-            .arg("--cluster.listen-address=127.0.0.1:0")
+            .arg(format!("--web.listen-address={clients}"))
+            .arg(format!("--cluster.listen-address={peers}"))
             .args(flags)
             .current_dir(data.parent().unwrap_or(data))
             .stdin(Stdio::null())
@@ -104,6 +126,11 @@ impl Node {
                 Err(error) => bail!("no line with {text:?} ({error}); the log:\n{}", self.log.join("\n")),
             }
         }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// The process id.

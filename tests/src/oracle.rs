@@ -69,7 +69,8 @@ fn field(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
 }
 
 impl Writer {
-    /// A writer of `series` series, told apart from others by `id`. Samples lie 1 s apart, the first an hour ago.
+    /// A writer of `series` series, told apart from others by `id`. Samples lie 1 s apart, the first two and a half hours
+    /// ago: none is ahead of a node whose clock is an hour late.
     pub fn new(id: u64, series: u64) -> Self {
         let instances = (0..7).map(|n| format!("host-{n}")).collect();
         Self::with(id, series, instances, Arc::new(SystemClock::new()))
@@ -78,7 +79,7 @@ impl Writer {
     /// The same whose series are those of `instances`, by turns, and whose history is told in the time of `clock`.
     pub fn with(id: u64, series: u64, instances: Vec<String>, clock: Arc<dyn Clock>) -> Self {
         assert!(series <= MOST_SERIES && !instances.is_empty(), "a writer of {series} series");
-        let shape = Shape { id, series, start_ms: clock.now_ms() - 3_600_000 };
+        let shape = Shape { id, series, start_ms: clock.now_ms() - 9_000_000 };
         Self {
             log: WriterLog { shape, rounds: Vec::new(), refused: Vec::new() },
             instances,

@@ -110,6 +110,16 @@ impl Disk {
         std::fs::remove_file(self.root().join(FILLER)).context("removing what filled the disk")
     }
 
+    /// Makes it read-only under whoever writes to it, as the kernel does on errors: further writes fail.
+    pub fn abort(&self) -> Result<()> {
+        let root = self.root();
+        run("mount", &["-o", "remount,abort", root.to_str().context("a path in UTF-8")?])?;
+        if std::fs::write(self.root().join("after-the-abort"), "x").is_ok() {
+            bail!("the disk still takes writes");
+        }
+        Ok(())
+    }
+
     /// Unmounts the dead disk and mounts it again, with what the platter has.
     pub fn restore(&mut self) -> Result<()> {
         self.unmount()?;

@@ -128,6 +128,8 @@ struct State {
     clients: HashMap<usize, SocketAddr>,
     connections: Vec<Weak<Connection>>,
     random: Random,
+    /// How links are when nothing else was said.
+    standing: Condition,
 }
 
 #[derive(Debug)]
@@ -168,6 +170,7 @@ impl Proxy {
             clients: HashMap::new(),
             connections: Vec::new(),
             random: Random::new(seed),
+            standing: Condition::default(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::channel(0).0 });
         Ok(Self { shared, runtime })
@@ -218,17 +221,25 @@ impl Proxy {
         self.shared.changed.send_modify(|version| *version += 1);
     }
 
+    /// Sets how all links between nodes are that were used so far, and are again after [`Proxy::heal`].
+    pub fn set_standing(&self, condition: &Condition) {
+        self.shared.state.lock().standing = condition.clone();
+        self.heal();
+    }
+
     /// Sets how the links between two ends are, both ways.
     pub fn set_both(&self, a: End, b: End, condition: &Condition) {
         self.set(a, b, condition.clone());
         self.set(b, a, condition.clone());
     }
 
-    /// All links are well again, and no cut is due any more.
+    /// All links are well again (or as they are anyway: [`Proxy::set_standing`]), and no cut is due any more.
     pub fn heal(&self) {
         let mut state = self.shared.state.lock();
-        for link in state.links.values_mut() {
-            link.condition = Condition::default();
+        let standing = state.standing.clone();
+        for ((from, to), link) in &mut state.links {
+            let clients = [*from, *to].contains(&End::Client);
+            link.condition = if clients { Condition::default() } else { standing.clone() };
             link.free_at = None;
             link.cut_after = None;
         }

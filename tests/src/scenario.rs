@@ -17,7 +17,7 @@ use model::{Labels, ShardId, TenantId};
 use topology::{ShardMap, placement_key};
 
 use crate::cluster::{Cluster, Options, SHARDS};
-use crate::faults::Fault;
+use crate::faults::{Fault, Standing};
 use crate::history::{self, Read, Shape};
 use crate::load::Load;
 use crate::oracle::{Reader, Writer};
@@ -111,6 +111,13 @@ pub fn run(name: &str, options: Options, faults: &[Fault]) -> Result<Report> {
     go_on(name, seed, cluster, 1, faults).map(|(report, _)| report)
 }
 
+/// The same while `standing` faults go on: those that [`Standing`] knows.
+pub fn run_beside(name: &str, options: Options, standing: &[Fault], faults: &[Fault]) -> Result<Report> {
+    let seed = options.seed;
+    let cluster = Cluster::start(options).with_context(|| format!("{name}: forming"))?;
+    go_on_beside(name, seed, cluster, 1, standing, faults).map(|(report, _)| report)
+}
+
 /// The same with a cluster that is there already, and writers with ids from `first_id` on; gives the cluster back.
 pub fn go_on(
     name: &str,
@@ -119,10 +126,20 @@ pub fn go_on(
     first_id: u64,
     faults: &[Fault],
 ) -> Result<(Report, Cluster)> {
+    go_on_beside(name, seed, cluster, first_id, &[], faults)
+}
+
+/// The same while `standing` faults go on.
+pub fn go_on_beside(
+    name: &str,
+    seed: u64,
+    cluster: Cluster,
+    first_id: u64,
+    standing: &[Fault],
+    faults: &[Fault],
+) -> Result<(Report, Cluster)> {
     let mut scenario = Scenario::start(name, seed, cluster, first_id)?;
-    let inflicted = faults.iter().try_for_each(|fault| {
-        scenario.inflict(*fault).with_context(|| format!("{fault:?} ({})", fault.invariants()))
-    });
+    let inflicted = scenario.inflict_all(standing, faults);
     let Scenario { mut cluster, load, reads, seen, windows, next_id, clock, random: _, name } = scenario;
     let outcome = match inflicted {
         Ok(()) => {
@@ -219,6 +236,19 @@ impl Scenario {
         let id = self.next_id;
         self.next_id += 1;
         probe(id, shard, &self.clock)
+    }
+
+    /// Carries out all faults one after the other while the standing ones go on.
+    fn inflict_all(&mut self, standing: &[Fault], faults: &[Fault]) -> Result<()> {
+        let begun = standing.iter().map(|fault| Standing::begin(self, *fault)).collect::<Result<Vec<_>>>()?;
+        for fault in faults {
+            self.inflict(*fault).with_context(|| format!("{fault:?} ({})", fault.invariants()))?;
+        }
+        for standing in begun {
+            let (fault, seen) = standing.end(self)?;
+            *self.seen.entry(fault).or_default() += seen;
+        }
+        Ok(())
     }
 
     /// Carries out a fault and notes when it was on.

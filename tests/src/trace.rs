@@ -51,14 +51,7 @@ impl Traced {
 
     /// How many calls it has touched.
     pub fn injected(&self) -> Result<usize> {
-        let file = Self::file(&self.folder);
-        let trace = match std::fs::read_to_string(&file) {
-            Ok(trace) => trace,
-            // Not attached yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
-        };
-        Ok(trace.lines().filter(|line| line.contains("INJECTED") || line.contains("DELAYED")).count())
+        lines_touched(&Self::file(&self.folder))
     }
 }
 
@@ -68,4 +61,15 @@ impl Drop for Traced {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
+}
+
+/// How many calls strace has touched, as what it wrote to `file` tells.
+pub fn lines_touched(file: &Path) -> Result<usize> {
+    let trace = match std::fs::read_to_string(file) {
+        Ok(trace) => trace,
+        // Not attached yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", file.display())),
+    };
+    Ok(trace.lines().filter(|line| line.contains("INJECTED") || line.contains("DELAYED")).count())
 }

@@ -9,12 +9,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use model::seam::{Clock as _, SystemClock};
 use tests::cluster::{Cluster, Options};
-use tests::faults::Fault;
-use tests::power;
+use tests::faults::{Fault, Need};
 use tests::random_query::Random;
 use tests::scenario;
-use tests::tier;
-use tests::trace;
 
 /// One run, whose figures are printed. `ISOBAR_FAULTS_SEED=N` makes it another one.
 #[allow(clippy::print_stdout, reason = "figures are what a run is for")]
@@ -50,26 +47,87 @@ fn f5_slow_narrow_and_breaking_connections_i1_to_i6_i11() -> Result<()> {
     run("f5-network", Options::new(51), &faults)
 }
 
+/// A cluster with what the needs are, if the machine has all of it.
+fn options(seed: u64, needs: &[Need]) -> Option<Options> {
+    needs.iter().all(|need| need.met()).then(|| Options {
+        disk_megabytes: needs.contains(&Need::Disks).then_some(1_000),
+        clocks: needs.contains(&Need::Clocks),
+        namespaces: needs.contains(&Need::Namespaces),
+        ..Options::new(seed)
+    })
+}
+
 #[test]
 fn f2_f6_power_cuts_and_full_disks_i1_to_i6_i14_i15() -> Result<()> {
-    if !tier("root", power::missing()) {
-        return Ok(());
-    }
-    let options = Options { disk_megabytes: Some(1_000), ..Options::new(21) };
+    let Some(options) = options(21, &[Need::Disks]) else { return Ok(()) };
     let mut faults = vec![Fault::PowerCutLeader, Fault::PowerCutAll];
-    if tier("tools", trace::missing()) {
+    if Need::Strace.met() {
         faults.push(Fault::PowerCutSlowDisks);
     }
-    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority]);
+    faults.extend([Fault::FullDiskLeader, Fault::FullDiskMajority, Fault::FullDiskAll]);
     run("f2-f6-disks", options, &faults)
 }
 
 #[test]
-fn f7_f9_failing_and_slow_fsync_i1_to_i6_i11_i16() -> Result<()> {
-    if !tier("tools", trace::missing()) {
-        return Ok(());
+fn f7_f9_failing_and_slow_disks_i1_to_i6_i11_i16_i17() -> Result<()> {
+    let Some(plain) = options(71, &[Need::Strace]) else { return Ok(()) };
+    let mut faults = vec![
+        Fault::SlowFsync,
+        Fault::FsyncFails,
+        Fault::FsyncFailsOnce,
+        Fault::ReadsFail,
+        Fault::RenamesFail,
+    ];
+    let own = options(71, &[Need::Disks]);
+    if own.is_some() {
+        faults.push(Fault::ReadOnlyDisk);
     }
-    run("f7-f9-fsync", Options::new(71), &[Fault::SlowFsync, Fault::FsyncFails])
+    run("f7-f9-failing", own.unwrap_or(plain), &faults)
+}
+
+#[test]
+fn f10_wrong_clocks_i1_to_i6_i18() -> Result<()> {
+    let Some(options) = options(101, &[Need::Clocks]) else { return Ok(()) };
+    let faults =
+        [Fault::ClockAhead, Fault::ClockBehind, Fault::ClockFrozen, Fault::ClockSteps, Fault::ClockFast];
+    run("f10-clocks", options, &faults)
+}
+
+#[test]
+fn f15_overload_i1_to_i6_i11_i25() -> Result<()> {
+    let faults =
+        [Fault::WriteStorm, Fault::QueryStorm, Fault::SlowClients, Fault::IdleClients, Fault::Reconnects];
+    run("f15-overload", Options::new(151), &faults)
+}
+
+#[test]
+fn f17_too_little_memory_and_cpu_i1_to_i6_i11_i25() -> Result<()> {
+    let Some(options) = options(171, &[Need::Limits]) else { return Ok(()) };
+    run("f17-limits", options, &[Fault::CpuQuota, Fault::OutOfMemory])
+}
+
+#[test]
+fn f4_f5_lost_packets_i1_to_i6_i11_i13() -> Result<()> {
+    let Some(options) = options(45, &[Need::Namespaces]) else { return Ok(()) };
+    run("f4-f5-packets", options, &[Fault::PacketLoss, Fault::PacketPartition])
+}
+
+/// What can go on beside other faults, as far as this machine has what it needs.
+fn standing() -> Vec<Fault> {
+    let possible = [Fault::SlowNetwork, Fault::SlowFsync, Fault::CpuQuota, Fault::ClockSteps];
+    possible.into_iter().filter(|fault| fault.needs().iter().all(|need| need.met())).collect()
+}
+
+#[test]
+fn several_faults_at_the_same_moment_i1_to_i6() -> Result<()> {
+    let standing = standing();
+    let mut options = Options { clocks: standing.contains(&Fault::ClockSteps), ..Options::new(191) };
+    options.seed += asked("ISOBAR_FAULTS_SEED").unwrap_or(0) * 1_000;
+    let seed = options.seed;
+    let acute = [Fault::KillLeader, Fault::IsolateLeader, Fault::FreezeLeader];
+    let report = scenario::run_beside("overlapping", options, &standing, &acute)?;
+    println!("overlapping (seed {seed}): {report}");
+    Ok(())
 }
 
 /// A number in the environment.
@@ -78,7 +136,8 @@ fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Episodes of three random faults each on clusters that live for four episodes, every fourth cluster of five nodes.
+/// Episodes of three random faults each on clusters that live for four episodes: every fourth of five nodes, every fifth with
+/// networks of packets. In every third episode other faults go on beside the three.
 #[test]
 fn soak() -> Result<()> {
     let Some(minutes) = asked("ISOBAR_SOAK_MINUTES") else {
@@ -86,12 +145,10 @@ fn soak() -> Result<()> {
         return Ok(());
     };
     let seed = asked("ISOBAR_SOAK_SEED").unwrap_or(1);
-    let disks = tier("root", power::missing());
-    let strace = tier("tools", trace::missing());
-    let possible: Vec<Fault> = Fault::ALL
-        .into_iter()
-        .filter(|fault| (disks || !fault.needs_disks()) && (strace || !fault.needs_strace()))
-        .collect();
+    let met: Vec<Need> = Need::ALL.into_iter().filter(|need| need.met()).collect();
+    let possible: Vec<Fault> =
+        Fault::ALL.into_iter().filter(|fault| fault.needs().iter().all(|need| met.contains(need))).collect();
+    let standing = standing();
     let clock = SystemClock::new();
     let mut random = Random::new(seed);
     let mut seen: BTreeMap<Fault, u64> = BTreeMap::new();
@@ -101,27 +158,48 @@ fn soak() -> Result<()> {
         if clock.monotonic() >= Duration::from_secs(minutes * 60) {
             break;
         }
+        let namespaces = number % 5 == 4 && met.contains(&Need::Namespaces);
         let nodes = if number % 4 == 3 { 5 } else { 3 };
-        let options =
-            Options { nodes, disk_megabytes: disks.then_some(1_000), ..Options::new(seed ^ number << 32) };
+        let options = Options {
+            nodes,
+            disk_megabytes: met.contains(&Need::Disks).then_some(1_000),
+            clocks: met.contains(&Need::Clocks) && !namespaces,
+            namespaces,
+            ..Options::new(seed ^ number << 32)
+        };
+        // Of five nodes two may go.
+        let fits = |fault: &Fault| {
+            (nodes == 3 || *fault != Fault::KillTwo)
+                && if namespaces {
+                    !fault.needs_relay() && !fault.needs().contains(&Need::Clocks)
+                } else {
+                    !fault.needs().contains(&Need::Namespaces)
+                }
+        };
         let mut cluster = Cluster::start(options)?;
         for episode in 0..4 {
             let mut faults = Vec::new();
             while faults.len() < 3 {
-                if left.is_empty() {
-                    left.clone_from(&possible);
+                // Each once before any comes again, as far as it fits this cluster.
+                if !left.iter().any(fits) {
+                    left.extend(&possible);
                 }
-                let fault = left.swap_remove(random.below(left.len()));
-                // Of five nodes two may go.
-                if nodes == 3 || !matches!(fault, Fault::KillTwo | Fault::FullDiskMajority) {
-                    faults.push(fault);
-                }
+                let fitting: Vec<usize> = (0..left.len()).filter(|at| fits(&left[*at])).collect();
+                faults.push(left.swap_remove(fitting[random.below(fitting.len())]));
             }
+            let beside: Vec<Fault> = if number % 3 == 1 && !namespaces {
+                // One that is made by itself, too, would end it.
+                let free = |fault: &&Fault| !faults.iter().any(|other| other.disturbs(**fault));
+                standing.iter().filter(free).copied().collect()
+            } else {
+                Vec::new()
+            };
             let name = format!("soak-{number}-{episode}");
+            let seed = seed ^ number << 32 ^ episode;
             let (report, same) =
-                scenario::go_on(&name, seed ^ number << 32 ^ episode, cluster, 1 + episode * 50, &faults)?;
+                scenario::go_on_beside(&name, seed, cluster, 1 + episode * 50, &beside, &faults)?;
             cluster = same;
-            println!("{:.0?} {name} ({nodes} nodes): {report}", clock.monotonic());
+            println!("{:.0?} {name} ({nodes} nodes, beside {beside:?}): {report}", clock.monotonic());
             for (fault, count) in &report.seen {
                 *seen.entry(*fault).or_default() += count;
             }
@@ -143,7 +221,7 @@ fn soak() -> Result<()> {
     for fault in &possible {
         println!("  {fault:?}: seen {}", seen.get(fault).copied().unwrap_or(0));
     }
-    let enough = episodes * 3 >= 2 * possible.len();
-    ensure!(!enough || possible.iter().all(|fault| seen.contains_key(fault)), "not every fault was covered");
+    let missed: Vec<&Fault> = possible.iter().filter(|fault| !seen.contains_key(fault)).collect();
+    ensure!(episodes * 3 < 2 * possible.len() || missed.is_empty(), "not covered: {missed:?}");
     Ok(())
 }

@@ -39,6 +39,7 @@ fn push_member(out: &mut String, member: &MemberStatus) {
     push_flag(out, "metaLeader", member.meta_leader);
     push_number(out, "replicas", member.replicas as u64);
     push_number(out, "leads", member.leads as u64);
+    push_flag(out, "diskFull", member.disk_full);
     out.push_str(",\"drift\":");
     push_list(out, &member.drift, |out, (key, own, cluster)| {
         out.push_str("{\"setting\":");

@@ -25,6 +25,7 @@ mod layers;
 pub mod listen;
 mod metrics;
 mod notifications;
+mod open;
 mod operate;
 mod otlp;
 mod params;
@@ -47,5 +48,6 @@ pub use notifications::{Notification, Notifications};
 pub use operate::own_metrics;
 pub use router::{endpoints, router};
 pub use state::{
-    ApiState, BuildInfo, PoolConfigFn, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, WritePlaces,
+    ApiState, BuildInfo, PoolConfigFn, Readiness, ReadyState, ReloadFn, RuntimeInfo, Settings, UnreadyFn,
+    WritePlaces,
 };

@@ -1,8 +1,10 @@
 //! Connections: accepting them up to a limit, TLS, HTTP/1 and HTTP/2, closing them in order at shutdown.
 //!
 //! A client that is slow to send the head of a request is closed after a time; one that is slow with a body gets 408
-//! from the reader of the body; idle connections end with the head's timeout.
+//! from the reader of the body; idle connections end with the head's timeout, and before that when others want to connect
+//! and there are as many as may be (`open`).
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,9 +12,9 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,8 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
 use crate::metrics::{ApiMetrics, ReasonLabel};
+use crate::open::{Answer, Connection, Connections};
 
 /// The TLS settings for the next handshake; asked for each, so that new certificates take effect at once.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
@@ -33,7 +37,8 @@ pub struct ClientAddress(pub SocketAddr);
 /// Limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenLimits {
-    /// Most connections at a time over all listeners; more wait in the system's queue. Default 512.
+    /// Most connections at a time over all listeners. When one more comes, the one without a request for longest is
+    /// closed; while all have requests under way it waits. Default 512.
     pub max_connections: usize,
     /// Longest time for the head of a request, the wait for the next one on an open connection, and a TLS
     /// handshake. Default 5 m for the head; a handshake gets at most 10 s.
@@ -61,6 +66,7 @@ struct Shared {
     limits: ListenLimits,
     metrics: ApiMetrics,
     slots: Arc<Semaphore>,
+    open: Arc<Connections>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -85,6 +91,7 @@ pub async fn serve(
         limits,
         metrics,
         slots: Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
+        open: Arc::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     });
@@ -100,17 +107,16 @@ pub async fn serve(
 
 async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) -> io::Result<()> {
     loop {
-        let accepted = async {
-            let slot = Arc::clone(&shared.slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let Ok(slot) = slot else { return Ok(()) };
         match accepted {
             Ok((stream, client)) => {
+                let slot = tokio::select! {
+                    () = shared.shutdown.cancelled() => return Ok(()),
+                    slot = slot(&shared) => slot,
+                };
                 let task = connection(Arc::clone(&shared), stream, client, slot);
                 shared.tasks.spawn(task);
             }
@@ -121,6 +127,21 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) -> io::Result<(
                 shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "accept" }).inc();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// A place for one more connection; others are closed for it where they have no request.
+async fn slot(shared: &Shared) -> OwnedSemaphorePermit {
+    const AGAIN: Duration = Duration::from_millis(100);
+    loop {
+        if let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
+            return slot;
+        }
+        shared.open.close_one();
+        // With none to close: until a request is over, which nobody tells.
+        if let Ok(Ok(slot)) = tokio::time::timeout(AGAIN, Arc::clone(&shared.slots).acquire_owned()).await {
+            return slot;
         }
     }
 }
@@ -142,10 +163,20 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch off delays of a connection");
     }
-    let Some(tls) = &shared.tls else { return speak(&shared, stream, client).await };
+    let open = Arc::new(shared.open.open());
+    tokio::select! {
+        () = talk(&shared, stream, client, &open) => {}
+        () = open.closed() => {
+            shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "idle" }).inc();
+        }
+    }
+}
+
+async fn talk(shared: &Shared, stream: TcpStream, client: SocketAddr, open: &Arc<Connection>) {
+    let Some(tls) = &shared.tls else { return speak(shared, stream, client, open).await };
     let patience = shared.limits.head_timeout.min(Duration::from_secs(10));
     match tokio::time::timeout(patience, TlsAcceptor::from(tls()).accept(stream)).await {
-        Ok(Ok(stream)) => speak(&shared, stream, client).await,
+        Ok(Ok(stream)) => speak(shared, stream, client, open).await,
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "tls" }).inc();
@@ -160,6 +191,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     shared: &Shared,
     stream: S,
     client: SocketAddr,
+    open: &Arc<Connection>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let head_bytes = shared.limits.max_head_bytes.max(8 << 10);
@@ -176,12 +208,15 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .max_concurrent_streams(250)
         .keep_alive_interval(Some(Duration::from_secs(60)));
     let router = shared.router.clone();
-    let with_client =
-        tower::ServiceBuilder::new().map_request(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(ClientAddress(client));
-            request
-        });
-    let service = TowerToHyperService::new(with_client.service(router));
+    let open = Arc::clone(open);
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(client));
+        let (under_way, router) = (open.begin(), router.clone());
+        async move {
+            let response = router.oneshot(request).await?;
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, under_way)))
+        }
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {

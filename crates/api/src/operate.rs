@@ -17,8 +17,15 @@ pub(crate) async fn healthy() -> &'static str {
 }
 
 pub(crate) async fn ready(State(state): Shared) -> Response {
-    match unready(state.readiness.get()) {
-        Some(response) => response,
+    if let Some(response) = unready(state.readiness.get()) {
+        return response;
+    }
+    match (state.unready)() {
+        Some(why) => {
+            let headers = [("x-prometheus-stopping", "false"), (header::RETRY_AFTER.as_str(), "1")];
+            let text = format!("Service Unavailable: {why}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
+        }
         None => "Isobar is Ready.\n".into_response(),
     }
 }

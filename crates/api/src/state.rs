@@ -20,6 +20,9 @@ use crate::write::WriteSlots;
 /// The configuration of the scrape pool of that name as YAML, if there is one.
 pub type PoolConfigFn = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// Why the node is not ready though it serves; `None` = it is.
+pub type UnreadyFn = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Loads the configuration again; the error is shown to whoever asked.
 pub type ReloadFn = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
@@ -70,6 +73,8 @@ pub struct ApiState {
     pub runtime: Arc<dyn Fn() -> RuntimeInfo + Send + Sync>,
     /// Whether the node serves.
     pub readiness: Arc<Readiness>,
+    /// Why a node that serves is not as good as others, for `/-/ready`; requests are served all the same.
+    pub unready: UnreadyFn,
     /// Loads the configuration again.
     pub reload: ReloadFn,
     /// Begins an orderly shutdown.

@@ -557,3 +557,63 @@ fn leaders_are_spread_and_hand_over_before_they_stop() {
         }
     });
 }
+
+#[test]
+fn who_has_no_disk_space_leads_nothing_while_others_have() {
+    run(async {
+        let (sites, join, mut nodes) = three(3).await;
+        nodes.remove(0).shutdown().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = ReplicationConfig { min_free_bytes: Some(u64::MAX), ..sites[0].config(&join, 3) };
+        nodes.insert(0, sites[0].start_with(listener, config).await);
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        let status = nodes[1].status().await;
+        let full: Vec<bool> = status.members.iter().map(|member| member.disk_full).collect();
+        assert_eq!(full.iter().filter(|full| **full).count(), 1, "{full:?}");
+        let refused = nodes[1].transfer_leader(ShardId(1), sites[0].name.clone()).await.unwrap_err();
+        assert!(refused.message.contains("full"), "{refused}");
+        // The others go: it is elected, perhaps, and hands over as soon as there is somebody.
+        for gone in [1, 2] {
+            nodes.remove(gone).shutdown().await.unwrap();
+            until("somebody else leads everything", async || {
+                let status = nodes[0].status().await;
+                status.shards.iter().all(|shard| shard.leader == Some(nodes[1].node()))
+            })
+            .await;
+            write_through(&nodes[0], ShardId(1), 1, gone as i64).await;
+            nodes.insert(gone, sites[gone].restart(&join, 3).await);
+            ready(&nodes.iter().collect::<Vec<_>>()).await;
+        }
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_reaches_no_majority_says_so_within_two_seconds() {
+    run(async {
+        let (sites, join, mut nodes) = three(3).await;
+        let shard = ShardId(1);
+        let status = nodes[0].status().await;
+        let leader = status.shards.iter().find(|s| s.shard == shard).unwrap().leader.unwrap();
+        let gone = nodes.iter().position(|node| node.node() == leader).unwrap();
+        nodes.remove(gone).abandon().await;
+        // Two of three are there.
+        write_through(&nodes[0], shard, 1, 0).await;
+        nodes.pop().unwrap().abandon().await;
+        let started = tokio::time::Instant::now();
+        let refused = nodes[0].write(shard, batch(0..1, 1)).await.unwrap_err();
+        let took = started.elapsed();
+        // Two, and what a busy machine adds: less than what is waited for an election.
+        assert!(took < Duration::from_millis(3_500), "{took:?}");
+        let model::seam::ShardWriteError::Failed(failure) = refused else { panic!("{refused:?}") };
+        assert_eq!(failure.code, model::Code::Unavailable);
+        assert!(failure.message.contains("shard 1 has no majority"), "{failure}");
+        // Longer than a router waits inside.
+        assert!(failure.retry_after.is_some_and(|wait| wait > Duration::from_secs(1)), "{failure:?}");
+        let back = sites[gone].restart(&join, 3).await;
+        write_through(&nodes[0], shard, 1, 2).await;
+        drop(back);
+    });
+}

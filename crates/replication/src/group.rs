@@ -236,6 +236,12 @@ impl Group {
         })
     }
 
+    /// Whether this replica lacks more than the last few entries that it knows to be committed.
+    pub(crate) fn is_behind(&self) -> bool {
+        let (applied, committed) = self.progress();
+        applied + LAG < committed
+    }
+
     /// Waits until this replica is caught up, for as long as it takes. Fails when the group stops.
     pub(crate) async fn wait_caught_up(&self) -> Result<(), Failure> {
         self.wait_until(|| self.caught_up().then_some(())).await
@@ -463,13 +469,14 @@ impl Group {
         tokio::time::timeout(limit, self.wait_until(follows)).await.unwrap_or_else(late)
     }
 
-    /// As the leader: the voter to hand leadership to, one that has all of the log.
-    pub(crate) fn successor(&self) -> Option<u64> {
+    /// As the leader: the voter on one of the nodes that `may` lead to hand leadership to, one that has all of the log.
+    pub(crate) fn successor(&self, may: impl Fn(NodeId) -> bool) -> Option<u64> {
         self.leading()?;
         let (positions, _) = self.positions();
         let membership = self.membership();
         let others = membership.voter_ids().filter(|id| *id != self.id.0);
         others
+            .filter(|id| membership.get_node(id).is_some_and(|peer| may(NodeId(peer.node))))
             .filter(|id| self.is_current(*id) && self.answers(*id))
             .max_by_key(|id| positions.get(id).copied())
     }

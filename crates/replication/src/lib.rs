@@ -33,6 +33,8 @@ mod network;
 #[cfg(test)]
 mod node_test;
 pub mod peer_service;
+mod reach;
+mod ready;
 mod rest;
 mod router;
 #[cfg(test)]

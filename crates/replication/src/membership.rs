@@ -36,7 +36,7 @@ use crate::node::{Inner, Local, start_shard};
 use crate::settings::ClusterSettings;
 use crate::talk::{Ask, Hello, Reply, Stand};
 use crate::types::Peer;
-use crate::{rest, tend};
+use crate::{reach, rest, tend};
 
 /// Pause between two looks for other nodes.
 const LOOK: Duration = Duration::from_millis(300);
@@ -392,6 +392,7 @@ async fn start_meta(
     });
     tend::start(inner);
     rest::start(inner);
+    reach::start(inner);
     Ok(meta)
 }
 

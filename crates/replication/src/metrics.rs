@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) refused_disk: Counter,
     pub(crate) disk_free: Gauge,
     pub(crate) disk_full: Gauge,
+    pub(crate) unready: Gauge,
     pub(crate) flushes: Counter,
     pub(crate) flush_failures: Counter,
     pub(crate) flush_seconds: Histogram,
@@ -56,6 +57,7 @@ impl Metrics {
             refused_disk: Counter::default(),
             disk_free: Gauge::default(),
             disk_full: Gauge::default(),
+            unready: Gauge::default(),
             flushes: Counter::default(),
             flush_failures: Counter::default(),
             flush_seconds: seconds(),
@@ -109,8 +111,13 @@ impl Metrics {
         );
         r.register(
             "disk_full",
-            "1 while writes are refused for lack of disk space",
+            "1 while this node leads nothing (where others can) and takes no writes for lack of disk space",
             metrics.disk_full.clone(),
+        );
+        r.register(
+            "unready",
+            "1 while a node that has started is not ready: its log has failed, or a replica is far behind",
+            metrics.unready.clone(),
         );
         r.register("flushes", "Flushes of shards to the database", metrics.flushes.clone());
         r.register("flush_failures", "Flushes of shards that failed", metrics.flush_failures.clone());

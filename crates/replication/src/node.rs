@@ -107,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) shards: RwLock<BTreeMap<ShardId, Local>>,
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) guard: Arc<DiskGuard>,
+    pub(crate) behind: crate::ready::Behind,
     /// What this node's own flags say of the settings that must agree.
     pub(crate) own: Mutex<BTreeMap<String, String>>,
     /// Why this node belongs to no cluster yet, or may not any more.
@@ -222,9 +223,15 @@ impl Replication {
         Arc::clone(&self.inner.map)
     }
 
-    /// Whether this node belongs to a cluster and all its replicas are caught up: what `/-/ready` asks.
+    /// Whether this node belongs to a cluster and all its replicas are caught up: what a start waits for.
     pub fn caught_up(&self) -> bool {
         self.progress().is_ready()
+    }
+
+    /// Why this node, once it has started, is not as good as others: its log has failed, or a replica here is behind its
+    /// leader for more than ten seconds. What `/-/ready` asks of a node that has started.
+    pub fn unready(&self) -> Option<String> {
+        crate::ready::unready(&self.inner)
     }
 
     /// Waits until [`Replication::caught_up`] or a group failed to start, at most `limit`.
@@ -341,7 +348,7 @@ impl Replication {
         }
         // Writes that are stuck are told by the stop of their group.
         let _ = tokio::time::timeout(self.inner.config.leader_wait, self.inner.waiting.drained()).await;
-        crate::tend::hand_over(&self.inner).await;
+        crate::tend::hand_over(&self.inner, |_| true).await;
         self.stop_upkeep().await;
         let result = self.flush().await;
         self.stop_groups().await;

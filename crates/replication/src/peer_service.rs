@@ -78,6 +78,9 @@ impl Inner {
                 let committed = request.leader_commit.as_ref().map_or(0, RaftLogId::index);
                 if !request.entries.is_empty() {
                     group.wake();
+                    if self.guard.refuses_entries(|| self.log.room()) {
+                        return Err(failed(&"the disk is full, the log takes no entries"));
+                    }
                 }
                 let answer = raft.append_entries(request).await.map_err(|error| failed(&error))?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {

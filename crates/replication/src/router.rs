@@ -3,8 +3,8 @@
 //!
 //! Who leads is told by this node's replica where there is one, else remembered from the last answer, else asked: every
 //! node says whom it takes for the leader. A write or read index that hits the wrong node goes on to the one named, for
-//! as long as a request may wait; then it fails as unavailable, naming the shard. A leader on this node is a function
-//! call.
+//! as long as a request may wait, or until it is known that no majority can be reached (`reach`); then it fails as
+//! unavailable, naming the shard. A leader on this node is a function call.
 //!
 //! A linearizable read asks the leader for its read index, in one call for all shards and queries that wait for the same
 //! node, and then reads this node's replica once it has applied that much; or a replica elsewhere, and a second one when
@@ -123,6 +123,12 @@ impl Inner {
         if let Some(error) = self.log.failure() {
             // Nothing can be stored until somebody has seen to the disk: say so at once.
             return Err(ShardWriteError::Failed(Failure::unavailable(error.to_string(), RETRY)));
+        }
+        if self.guard.is_full()
+            && let Some((_, leader)) = self.replica_here(shard).and_then(|group| group.leader())
+            && leader != self.node
+        {
+            return Err(ShardWriteError::NotLeader { leader: Some(leader) });
         }
         self.guard.check().map_err(ShardWriteError::Failed)?;
         let epoch = self.map.load().epoch();
@@ -322,6 +328,7 @@ impl Inner {
         let mut round = 0_usize;
         let mut tried: Option<NodeId> = None;
         let mut failure = no_leader(shard);
+        let mut cut_off = std::pin::pin!(self.cut_off(shard));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -344,6 +351,7 @@ impl Inner {
                 leader = self.led_by_another(here.as_deref(), node) => {
                     Tried::Elsewhere(Some(leader), no_leader(shard))
                 }
+                failure = &mut cut_off => return Err(failure),
             };
             match result {
                 Tried::Done(done) => {
@@ -358,7 +366,10 @@ impl Inner {
                     tried = Some(node);
                     round += 1;
                     if named.is_none() {
-                        tokio::time::sleep(PAUSE.min(left)).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(PAUSE.min(left)) => {}
+                            failure = &mut cut_off => return Err(failure),
+                        }
                     }
                 }
             }
@@ -406,7 +417,7 @@ impl Inner {
     }
 
     /// The nodes that have a replica of the shard.
-    fn nodes_of(&self, shard: ShardId) -> Vec<NodeId> {
+    pub(crate) fn nodes_of(&self, shard: ShardId) -> Vec<NodeId> {
         let cluster = self.cluster.load();
         let replicas = cluster.as_ref().and_then(|cluster| cluster.replicas.get(&shard));
         replicas.map(|replicas| replicas.values().map(|placed| placed.node).collect()).unwrap_or_default()
@@ -431,7 +442,7 @@ impl Inner {
 
     /// The group of this node's replica of the shard, ready or not; `None` once the log has failed, since then its replicas
     /// hear nothing any more and would name for ever whom they knew.
-    fn replica_here(&self, shard: ShardId) -> Option<Arc<Group>> {
+    pub(crate) fn replica_here(&self, shard: ShardId) -> Option<Arc<Group>> {
         if self.log.failure().is_some() {
             return None;
         }

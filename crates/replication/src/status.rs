@@ -40,10 +40,15 @@ impl OwnStatus {
             for number in [*replica, view.applied, view.committed] {
                 out.number(number);
             }
-            let flags = [view.leads, view.ready, view.failed, view.votes];
+            let flags = [view.leads, view.ready, view.failed, view.votes, view.full];
             out.byte(flags.iter().enumerate().map(|(at, flag)| u8::from(*flag) << at).sum());
         }
         out.0
+    }
+
+    /// Whether the node says that its disk has no space for writes.
+    pub(crate) fn is_full(&self) -> bool {
+        self.replicas.values().any(|view| view.full)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -55,8 +60,8 @@ impl OwnStatus {
         while input.end().is_none() {
             let (replica, applied, committed) = (input.number()?, input.number()?, input.number()?);
             let flags = input.byte()?;
-            let [leads, ready, failed, votes] = [0, 1, 2, 3].map(|at| flags >> at & 1 == 1);
-            replicas.insert(replica, ReplicaView { applied, committed, leads, ready, failed, votes });
+            let [leads, ready, failed, votes, full] = [0, 1, 2, 3, 4].map(|at| flags >> at & 1 == 1);
+            replicas.insert(replica, ReplicaView { applied, committed, leads, ready, failed, votes, full });
         }
         Some(Self { replicas })
     }
@@ -64,6 +69,7 @@ impl OwnStatus {
 
 /// What this node sees of its own replicas.
 pub(crate) fn own(inner: &Inner) -> OwnStatus {
+    let full = inner.guard.is_full();
     let groups = inner.groups.read();
     let mut replicas: BTreeMap<u64, ReplicaView> = groups
         .values()
@@ -71,7 +77,7 @@ pub(crate) fn own(inner: &Inner) -> OwnStatus {
             let (applied, committed) = group.progress();
             let (leads, ready) = (group.leading().is_some(), inner.is_caught_up(group));
             let votes = group.membership().voter_ids().any(|id| id == group.id.0);
-            (group.id.0, ReplicaView { applied, committed, leads, ready, failed: false, votes })
+            (group.id.0, ReplicaView { applied, committed, leads, ready, failed: false, votes, full })
         })
         .collect();
     drop(groups);
@@ -189,6 +195,21 @@ impl Inner {
         self.cluster.load_full().ok_or_else(none)
     }
 
+    /// What a node sees of its replicas; `None` when it does not answer.
+    pub(crate) async fn status_of(&self, node: NodeId) -> Option<OwnStatus> {
+        if node == self.node {
+            return Some(own(self));
+        }
+        match self.ask(node, &Ask::Status, ANSWER).await {
+            Ok(Reply::Status(bytes)) => OwnStatus::decode(&bytes),
+            Ok(_) => None,
+            Err(failure) => {
+                tracing::debug!(node = format!("{:016x}", node.0), %failure, "a node does not tell its status");
+                None
+            }
+        }
+    }
+
     /// Waits a moment for the state to be another one than `known`.
     async fn meta_changed(&self, known: &Cluster) {
         for _ in 0..20 {
@@ -213,20 +234,7 @@ async fn gather(inner: &Inner) -> ClusterStatus {
             settings: BTreeMap::new(),
         };
     };
-    let asked = cluster.members.keys().map(|node| async move {
-        if *node == inner.node {
-            return (*node, Some(own(inner)));
-        }
-        let told = match inner.ask(*node, &Ask::Status, ANSWER).await {
-            Ok(Reply::Status(bytes)) => OwnStatus::decode(&bytes),
-            Ok(_) => None,
-            Err(failure) => {
-                tracing::debug!(node = format!("{:016x}", node.0), %failure, "a node does not tell its status");
-                None
-            }
-        };
-        (*node, told)
-    });
+    let asked = cluster.members.keys().map(|node| async move { (*node, inner.status_of(*node).await) });
     let told: BTreeMap<NodeId, Option<OwnStatus>> = join_all(asked).await.into_iter().collect();
     let view = |node: NodeId, replica: u64| {
         told.get(&node).and_then(Option::as_ref).and_then(|own| own.replicas.get(&replica)).copied()
@@ -277,6 +285,7 @@ async fn gather(inner: &Inner) -> ClusterStatus {
             meta_leader: meta_leader == Some(*node),
             replicas: cluster.replicas_on(*node).len(),
             leads: shards.iter().filter(|shard| shard.leader == Some(*node)).count(),
+            disk_full: told.get(node).and_then(Option::as_ref).is_some_and(OwnStatus::is_full),
             drift: cluster.settings.drift(&member.own),
         })
         .collect();
@@ -305,6 +314,7 @@ mod tests {
             ready: n.is_multiple_of(3),
             failed: n == 4,
             votes: n > 2,
+            full: n > 5,
         };
         let status = OwnStatus { replicas: (1..9).map(|n| (n, view(n))).collect() };
         let bytes = status.encode();

@@ -3,7 +3,8 @@
 //! Level-triggered: every half second the leader of a group compares and makes one change. The meta group's leader also
 //! places the replicas that the settings ask for and no node has yet. A shard's voters change once, when all its new
 //! replicas are there and have caught up. Leaderships are spread evenly: who leads more than another could hands one
-//! over, one at a time and not often. A node whose log has failed, or that stops, hands over all of them.
+//! over, one at a time and not often. A node whose log has failed, or that stops, hands over all of them; one whose disk is
+//! full those for which another node has space, and gets none until it has space again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,8 +39,12 @@ pub(crate) fn start(inner: &Arc<Inner>) {
             tokio::time::sleep(LOOK).await;
             if inner.log.failure().is_some() {
                 // Nothing can be stored here any more, but a leader that appends nothing would not notice: others lead.
-                hand_over(&inner).await;
+                hand_over(&inner, |_| true).await;
                 continue;
+            }
+            if inner.guard.is_full() && inner.leads() {
+                let spacious = inner.spacious().await;
+                hand_over(&inner, |node| spacious.contains(&node)).await;
             }
             let Some(cluster) = inner.cluster.load_full() else { continue };
             if let Err(failure) = look(&inner, &cluster).await {
@@ -48,7 +53,9 @@ pub(crate) fn start(inner: &Arc<Inner>) {
             let now = inner.clock.monotonic();
             if now.saturating_sub(balanced) >= BALANCE {
                 balanced = now;
-                if let Err(failure) = balance(&inner).await {
+                if !inner.guard.is_full()
+                    && let Err(failure) = balance(&inner).await
+                {
                     tracing::info!(%failure, "a leadership was not handed over");
                 }
             }
@@ -148,6 +155,12 @@ async fn balance(inner: &Inner) -> Result<(), Failure> {
         return Ok(());
     }
     leaders.retain(|shard, leader| *leader != inner.node || voters.contains_key(shard));
+    if next_transfer(&leaders, &voters).is_none() {
+        return Ok(());
+    }
+    // Only who has disk space can lead.
+    let spacious = inner.spacious().await;
+    voters.values_mut().for_each(|nodes| nodes.retain(|node| spacious.contains(node)));
     let Some((shard, to)) = next_transfer(&leaders, &voters) else { return Ok(()) };
     if leaders.get(&shard) != Some(&inner.node) {
         return Ok(());
@@ -176,6 +189,10 @@ async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), L
     if !group.is_current(target) || !group.answers(target) {
         let reason =
             format!("the replica of shard {shard} on node {:016x} is behind or does not answer", to.0);
+        return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
+    }
+    if inner.status_of(to).await.is_some_and(|status| status.is_full()) {
+        let reason = format!("the disk of node {:016x} is full", to.0);
         return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
     }
     group.transfer(target, TRANSFER).await.map_err(LeadError::Failed)
@@ -243,10 +260,11 @@ pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Resu
     Err(last)
 }
 
-/// Hands over everything that this node leads, where somebody can take it: before it stops, or when its log has failed.
-pub(crate) async fn hand_over(inner: &Inner) {
+/// Hands over everything that this node leads, where somebody can take it on a node that `may` lead: before it stops, or
+/// when it cannot store anything.
+pub(crate) async fn hand_over(inner: &Inner, may: impl Fn(NodeId) -> bool) {
     let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
-    let led = groups.iter().filter_map(|group| Some((group, group.successor()?)));
+    let led = groups.iter().filter_map(|group| Some((group, group.successor(&may)?)));
     let handed = led.map(|(group, to)| async move {
         if let Err(failure) = group.transfer(to, TRANSFER).await {
             tracing::warn!(%failure, "a leadership was not handed over");
@@ -259,6 +277,23 @@ pub(crate) async fn hand_over(inner: &Inner) {
 }
 
 impl Inner {
+    /// Whether this node leads any group.
+    fn leads(&self) -> bool {
+        self.groups.read().values().any(|group| group.leading().is_some())
+    }
+
+    /// The nodes that answer and say that they have disk space.
+    async fn spacious(&self) -> BTreeSet<NodeId> {
+        let cluster = self.cluster.load_full();
+        let nodes = cluster.iter().flat_map(|cluster| cluster.members.keys().copied());
+        let asked = nodes.map(|node| async move { (node, self.status_of(node).await) });
+        let told = join_all(asked.collect::<Vec<_>>()).await;
+        told.into_iter()
+            .filter(|(_, status)| status.as_ref().is_some_and(|status| !status.is_full()))
+            .map(|(node, _)| node)
+            .collect()
+    }
+
     /// The shards whose replica here runs, ready or not.
     pub(crate) fn running_shards(&self) -> Vec<(ShardId, Arc<Group>)> {
         let cluster = self.cluster.load();

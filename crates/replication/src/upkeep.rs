@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use model::{Failure, ShardId};
 use parking_lot::{Condvar, Mutex};
 use storage::Shard;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::ReplicationError;
 use crate::config::ReplicationConfig;
@@ -34,12 +35,15 @@ const STEP_BYTES: u64 = 4 << 20;
 /// Series that leave the head with one entry, at most.
 const EVICT_LIMIT: usize = 10_000;
 
+/// For how long after the disk became full writes are tried again inside: by then a node with space leads, if there is one.
+const HANDING_OVER: Duration = Duration::from_secs(3);
+
 /// Refuses writes while the disk is full.
 pub(crate) struct DiskGuard {
     dir: PathBuf,
     min_free: Option<u64>,
     segment_bytes: u64,
-    full: AtomicBool,
+    full_since: Mutex<Option<Instant>>,
     free: AtomicU64,
     metrics: Arc<Metrics>,
 }
@@ -50,7 +54,7 @@ impl DiskGuard {
             dir: config.data_dir.clone(),
             min_free: config.min_free_bytes,
             segment_bytes: config.log.segment_bytes,
-            full: AtomicBool::new(false),
+            full_since: Mutex::new(None),
             free: AtomicU64::new(u64::MAX),
             metrics,
         };
@@ -58,18 +62,33 @@ impl DiskGuard {
         Arc::new(guard)
     }
 
+    /// Whether too little space is free for writes.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full_since.lock().is_some()
+    }
+
+    /// Whether entries of other leaders would use up what the node log keeps for votes and the like: then they are not
+    /// taken, since a log that cannot go on has failed for good. `room` is what the log can still take.
+    pub(crate) fn refuses_entries(&self, room: impl Fn() -> u64) -> bool {
+        self.is_full() && self.is_starved(room(), self.free.load(Ordering::Relaxed))
+    }
+
+    /// The log has space reserved; when that goes to its end, the next segment must fit.
+    fn is_starved(&self, room: u64, free: u64) -> bool {
+        room < self.segment_bytes / 8 && free < self.segment_bytes
+    }
+
     /// Fails while too little space is free.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if !self.full.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        let Some(since) = *self.full_since.lock() else { return Ok(()) };
         self.metrics.refused_disk.inc();
         let free = self.free.load(Ordering::Relaxed);
         let message = format!(
             "no space left for writes: {free} bytes are free on the file system of {} (--storage.min-free)",
             self.dir.display()
         );
-        Err(Failure::unavailable(message, RETRY * 5))
+        let wait = if since.elapsed() < HANDING_OVER { RETRY } else { RETRY * 5 };
+        Err(Failure::unavailable(message, wait))
     }
 
     /// Looks at the file system; `room` is what the node log can still take.
@@ -83,23 +102,25 @@ impl DiskGuard {
         };
         let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
         let min = self.min_free.unwrap_or_else(|| (total / 20).min(5 << 30));
-        // The log has space reserved; when that goes to its end, the next segment must fit.
-        let starved = room < self.segment_bytes / 8 && free < self.segment_bytes;
-        let full = free < min || starved;
+        // Space that comes and goes with flushes must not have leaderships come and go.
+        let enough = if self.is_full() { min.saturating_add(min / 10) } else { min };
+        let full = free < enough || self.is_starved(room, free);
         self.free.store(free, Ordering::Relaxed);
         self.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.metrics.disk_full.set(i64::from(full));
         if !full && let Err(error) = keep_reserve(&self.dir, free) {
             tracing::debug!(%error, "cannot reserve space for a start on a full disk");
         }
-        if self.full.swap(full, Ordering::Relaxed) == full {
+        let mut since = self.full_since.lock();
+        if since.is_some() == full {
             return;
         }
+        *since = full.then(Instant::now);
         if full {
             tracing::error!(
                 free,
                 min,
-                "the disk is full: writes are refused until there is space, reads go on"
+                "the disk is full: this node leads nothing while others have space, and takes no writes; reads go on"
             );
         } else {
             tracing::info!(free, min, "there is disk space again: writes are taken");
@@ -168,6 +189,7 @@ fn watch_disk(inner: &Inner, stop: &Stop, _data: &Handle) {
         let left = inner.progress().entries_left;
         inner.metrics.replay_left.set(i64::try_from(left).unwrap_or(i64::MAX));
         crate::status::measure(inner);
+        crate::ready::look(inner);
         if stop.wait(LOOK) {
             return;
         }
@@ -375,5 +397,32 @@ pub(crate) async fn sweep(inner: &Inner) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(dir: &std::path::Path, min_free: u64, segment_bytes: u64) -> Arc<DiskGuard> {
+        let mut config = crate::node_test::config(dir);
+        config.min_free_bytes = Some(min_free);
+        config.log.segment_bytes = segment_bytes;
+        let mut registry = prometheus_client::registry::Registry::default();
+        DiskGuard::new(&config, Arc::new(Metrics::new(&mut registry)))
+    }
+
+    #[test]
+    fn a_full_disk_refuses_writes_and_at_the_end_of_the_log_entries_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let spacious = guard(dir.path(), 0, 1 << 20);
+        assert!(!spacious.is_full() && spacious.check().is_ok() && !spacious.refuses_entries(|| 0));
+        // The next segment fits: the log can go on.
+        let full = guard(dir.path(), u64::MAX, 1 << 20);
+        assert!(full.is_full() && !full.refuses_entries(|| 0));
+        assert_eq!(full.check().unwrap_err().retry_after, Some(RETRY), "somebody else may lead soon");
+        // It does not.
+        let at_end = guard(dir.path(), u64::MAX, u64::MAX);
+        assert!(at_end.refuses_entries(|| 1 << 20) && !at_end.refuses_entries(|| u64::MAX));
     }
 }

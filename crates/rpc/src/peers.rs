@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::seam::ShardBatch;
 use model::{Failure, LogIndex, NodeId, ShardId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prost::Message;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::connect::{Client, Dial};
@@ -61,11 +62,20 @@ pub struct Runtimes {
 struct Peer {
     address: watch::Sender<Arc<str>>,
     lanes: [LaneHandle; 3],
+    /// When it last answered anything; before it did, since when it is known.
+    answered: Mutex<Instant>,
 }
 
 impl Peer {
     fn lane(&self, lane: Lane) -> &LaneHandle {
         &self.lanes[usize::from(lane.number())]
+    }
+
+    /// Notes that the peer answered, if it did.
+    fn note<T>(&self, outcome: &Result<T, PeerError>) {
+        if matches!(outcome, Ok(_) | Err(PeerError::Failed(_))) {
+            *self.answered.lock() = Instant::now();
+        }
     }
 }
 
@@ -121,7 +131,7 @@ impl Peers {
             };
             LaneHandle::start(self.ground.clone(), runtime, node, lane, receiver.clone(), budget)
         });
-        peers.insert(node, Arc::new(Peer { address: sender, lanes }));
+        peers.insert(node, Arc::new(Peer { address: sender, lanes, answered: Mutex::new(Instant::now()) }));
     }
 
     /// Drops the connections to `node` and its address.
@@ -139,6 +149,12 @@ impl Peers {
         self.peers.read().keys().copied().collect()
     }
 
+    /// For how long `node` has not answered anything; 0 for a node without an address. Only a question tells whether it
+    /// would.
+    pub fn silence(&self, node: NodeId) -> Duration {
+        self.peers.read().get(&node).map_or(Duration::ZERO, |peer| peer.answered.lock().elapsed())
+    }
+
     /// The runtime for work that is not Raft's control work.
     pub(crate) fn data(&self) -> &Handle {
         &self.runtimes.data
@@ -151,7 +167,9 @@ impl Peers {
     async fn call(&self, node: NodeId, lane: Lane, call: Call) -> Result<Bytes, PeerError> {
         let peer = self.peer(node)?;
         let named = || peer.lane(lane).peer();
-        peer.lane(lane).call(call).await.map_err(|error| match error {
+        let answer = peer.lane(lane).call(call).await;
+        peer.note(&answer);
+        answer.map_err(|error| match error {
             PeerError::Timeout { peer, after } if peer.is_empty() => {
                 PeerError::Timeout { peer: named(), after }
             }
@@ -318,8 +336,9 @@ impl Peers {
             call(client).await.map_err(|status| failed(&status, lane.peer()))
         };
         let late = || Err(PeerError::Timeout { peer: lane.peer(), after: limit });
-        let answer = tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| late())?;
-        Ok(answer.into_inner())
+        let answer = tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| late());
+        peer.note(&answer);
+        Ok(answer?.into_inner())
     }
 
     fn malformed(&self, node: NodeId, what: Malformed) -> PeerError {

@@ -78,7 +78,7 @@ pub struct ServeFlags {
     /// Origins allowed by CORS, a fully anchored regular expression; empty = none.
     #[arg(long = "web.cors.origin", value_name = "REGEX", default_value = "")]
     pub cors_origin: String,
-    /// Most HTTP connections at a time.
+    /// Most HTTP connections at a time; for one more, the one without a request for longest is closed.
     #[arg(long = "web.max-connections", value_name = "N", default_value_t = 512)]
     pub max_connections: usize,
     /// Longest time to read a request's head, and to wait for the next request of an idle connection.

@@ -93,17 +93,25 @@ async fn a_closed_connection_stops_its_query() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_for_a_place() {
+async fn over_the_limit_idle_connections_are_closed_and_busy_ones_waited_for() {
     let server = listen(ListenLimits { max_connections: 1, ..ListenLimits::default() }).await;
-    let mut first = TcpStream::connect(server.address).await.unwrap();
-    first.write_all(HEALTHY).await.unwrap();
-    read_until(&mut first, "Healthy.\n").await;
+    // Without a leader for a shard the query waits.
+    server.behind.reader.down.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut busy = TcpStream::connect(server.address).await.unwrap();
+    busy.write_all(b"GET /api/v1/query?query=up HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    while server.behind.frontend.active().is_empty() {
+        tokio::task::yield_now().await;
+    }
     let mut second = TcpStream::connect(server.address).await.unwrap();
     second.write_all(HEALTHY).await.unwrap();
     let mut byte = [0];
-    assert!(tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await.is_err());
-    drop(first);
+    assert!(tokio::time::timeout(Duration::from_millis(300), second.read(&mut byte)).await.is_err());
+    drop(busy);
     assert!(read_until(&mut second, "Healthy.\n").await.starts_with("HTTP/1.1 200 OK"));
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    third.write_all(HEALTHY).await.unwrap();
+    assert!(read_until(&mut third, "Healthy.\n").await.starts_with("HTTP/1.1 200 OK"));
+    assert_eq!(read_until(&mut second, "never").await, "", "it was closed for the third");
 }
 
 #[tokio::test]

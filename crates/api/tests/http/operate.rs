@@ -19,6 +19,13 @@ async fn health_and_readiness() {
         let head = server.call("HEAD", path).await;
         assert_eq!((head.status.as_u16(), head.text()), (200, ""));
     }
+    // A node that is worse than others says so, and serves whom it has all the same.
+    *server.unready.lock() = Some("its log failed".to_owned());
+    let answer = server.get("/-/ready").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (503, "Service Unavailable: its log failed\n"));
+    assert_eq!(server.get("/api/v1/query?query=1").await.status, 200);
+    *server.unready.lock() = None;
+    assert_eq!(server.get("/-/ready").await.status, 200);
     for (state, stopping) in [(ReadyState::NotReady, "false"), (ReadyState::Stopping, "true")] {
         server.readiness.set(state);
         assert_eq!(server.get("/-/healthy").await.status, 200);

@@ -256,10 +256,18 @@ impl ClusterView for Cluster {
             meta_leader: n == 1,
             replicas: 1,
             leads: usize::from(n == 1),
+            disk_full: n == 1,
             drift: vec![("retention".into(), "30d".into(), "15d".into())],
         };
-        let view =
-            ReplicaView { applied: 9, committed: 9, leads: true, ready: true, failed: false, votes: true };
+        let view = ReplicaView {
+            applied: 9,
+            committed: 9,
+            leads: true,
+            ready: true,
+            failed: false,
+            votes: true,
+            full: true,
+        };
         let replica = |n: u64, view: Option<ReplicaView>| ReplicaStatus {
             replica: ReplicaId(n + 10),
             node: NodeId(n),
@@ -308,6 +316,7 @@ pub(crate) struct Server {
     pub(crate) sink: Arc<Sink>,
     pub(crate) reader: Arc<Reader>,
     pub(crate) readiness: Arc<Readiness>,
+    pub(crate) unready: Arc<Mutex<Option<String>>>,
     pub(crate) frontend: query::Frontend,
     pub(crate) metrics: ApiMetrics,
     pub(crate) reloads: Arc<Mutex<Vec<Result<(), String>>>>,
@@ -353,6 +362,8 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
     let sink = Arc::new(Sink::default());
     let readiness = Arc::new(Readiness::default());
     readiness.set(ReadyState::Ready);
+    let unready: Arc<Mutex<Option<String>>> = Arc::default();
+    let why = Arc::clone(&unready);
     let reloads: Arc<Mutex<Vec<Result<(), String>>>> = Arc::default();
     let quits = Arc::new(AtomicBool::new(false));
     let deleted = Deleted::default();
@@ -394,6 +405,7 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
             ..RuntimeInfo::default()
         }),
         readiness: Arc::clone(&readiness),
+        unready: Arc::new(move || why.lock().clone()),
         reload: Arc::new(move || {
             let outcome = next_reload.lock().pop().unwrap_or(Ok(()));
             Box::pin(async move { outcome })
@@ -406,6 +418,7 @@ pub(crate) fn server_with(settings: Settings, config: query::Config) -> Server {
         sink,
         reader,
         readiness,
+        unready,
         frontend,
         metrics,
         reloads,

@@ -20,6 +20,8 @@ pub struct ReplicaView {
     pub failed: bool,
     /// Whether its leader counts its vote.
     pub votes: bool,
+    /// Whether its node's disk is too full for it to take writes as a leader.
+    pub full: bool,
 }
 
 /// A member of the cluster.
@@ -43,6 +45,8 @@ pub struct MemberStatus {
     pub replicas: usize,
     /// Shards that it leads.
     pub leads: usize,
+    /// Whether its disk is too full for writes: others lead, where they have space.
+    pub disk_full: bool,
     /// Settings in which its flags differ from the cluster's: key, its value, the cluster's.
     pub drift: Vec<(String, String, String)>,
 }

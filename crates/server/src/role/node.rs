@@ -239,6 +239,10 @@ pub(super) async fn run(flags: ServeFlags) -> Result<()> {
         },
         runtime: runtime_info(&configuration, &flags, start_ms),
         readiness: Arc::clone(&readiness),
+        unready: {
+            let replication = Arc::clone(&replication);
+            Arc::new(move || replication.unready())
+        },
         reload: {
             let configuration = Arc::clone(&configuration);
             Arc::new(move || {

@@ -79,7 +79,12 @@ pub(super) fn status(status: &Value) -> String {
                 text(member, "name").to_owned(),
                 text(member, "zone").to_owned(),
                 text(member, "address").to_owned(),
-                if member["answers"] == true { "up" } else { "SILENT" }.to_owned(),
+                match (&member["answers"], &member["diskFull"]) {
+                    (Value::Bool(true), Value::Bool(true)) => "DISK FULL",
+                    (Value::Bool(true), _) => "up",
+                    _ => "SILENT",
+                }
+                .to_owned(),
                 meta.to_owned(),
                 number(member, "replicas").to_string(),
                 number(member, "leads").to_string(),
