@@ -9,14 +9,7 @@ target=${CARGO_TARGET_DIR:-target}/release
 isobar=${ISOBAR_BIN:-$target/isobar}
 seconds=${DEMO_SECONDS:-60}
 [ "$seconds" -ge 30 ] || seconds=30
-folder=$(mktemp -d)
-declare -A pids=()
-stop() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$folder"
-}
-trap stop EXIT
+. scripts/background.sh
 trap 'exit 1' INT TERM
 
 cargo build --release --locked --quiet -p benches --bin cluster-load

@@ -5,14 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}/release
-folder=$(mktemp -d)
-pids=()
-stop() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$folder"
-}
-trap stop EXIT
+. scripts/background.sh
 trap 'exit 0' INT TERM
 
 cargo build --release --locked --quiet -p example-services
@@ -23,7 +16,7 @@ start() { # start NAME COMMAND...: in the background, its output in a file
     local name=$1
     shift
     "$@" >"$folder/$name.log" 2>&1 &
-    pids+=($!)
+    pids[$name]=$!
     echo "started $name (process $!)"
 }
 start node-exporter "$exporter" --web.listen-address=127.0.0.1:9100
@@ -32,7 +25,7 @@ start isobar "$target/isobar" --config.file=demo/isobar.yml --storage.tsdb.path=
     --web.listen-address=0.0.0.0:9090
 start prometheus "$prometheus" --config.file=demo/prometheus.yml --storage.tsdb.path="$folder/prometheus" \
     --web.listen-address=127.0.0.1:9091
-isobar=${pids[2]}
+isobar=${pids[isobar]}
 
 server=http://127.0.0.1:9090
 ask() { # ask TITLE EXPR

@@ -45,3 +45,15 @@ pub fn tier(tier: &str, missing: Option<String>) -> bool {
     println!("skipped: tier {tier}: {missing}");
     false
 }
+
+/// Fails unless the page `page` of `docs/` has each of `lines`.
+///
+/// # Errors
+/// Those that it lacks.
+pub fn documented(page: &str, lines: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+    let text = std::fs::read_to_string(file)?;
+    let missing: Vec<String> = lines.filter(|line| !text.lines().any(|known| known == line)).collect();
+    anyhow::ensure!(missing.is_empty(), "docs/{page} lacks:\n{}", missing.join("\n"));
+    Ok(())
+}

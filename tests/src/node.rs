@@ -138,6 +138,25 @@ impl Node {
         self.child.id()
     }
 
+    /// A figure of its `/proc/PID/status` in kB, such as `VmRSS`.
+    ///
+    /// # Errors
+    /// The process has ended, or there is no such figure.
+    pub fn memory_kb(&self, name: &str) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let figure = line.and_then(|line| line.split_whitespace().next());
+        Ok(figure.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
+    /// From here on its highest memory (`VmHWM`) is that of what follows.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn reset_highest_memory(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5")?)
+    }
+
     /// A client of its HTTP interface.
     pub fn client(&self) -> Client {
         Client::new(&self.address)

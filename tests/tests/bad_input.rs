@@ -4,14 +4,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use benches::http::encoded;
+use model::Histogram;
+use model::histogram::Span;
 use model::seam::{Clock as _, SystemClock};
 use tests::node::Node;
-use tests::remote_write::Fields;
+use tests::remote_write::{Fields, Series, body_v2};
 use tests::wire::{WriteRequest, read_request, snappy};
 
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
@@ -48,6 +49,16 @@ fn range(text: &str, rest: &str) -> Send {
     Send::Form("/api/v1/query_range", format!("query={}&{rest}", encoded(text)))
 }
 
+/// A query whose value is an error.
+fn fails(name: &'static str, text: &str, words: &'static str) -> Row {
+    Row(name, query(text), 422, words)
+}
+
+/// A query that is none.
+fn wrong(name: &'static str, text: &str, words: &'static str) -> Row {
+    Row(name, query(text), 400, words)
+}
+
 fn get(path: &str) -> Send {
     Send::Get(path.to_owned())
 }
@@ -56,38 +67,29 @@ fn promql() -> Vec<Row> {
     let (now, before) = (1_700_000_000, 1_699_990_000);
     let span = format!("start={before}&end={now}&step=1");
     vec![
-        Row("PromQL: empty", query(""), 400, "no expression found in input"),
-        Row(
+        wrong("PromQL: empty", "", "no expression found in input"),
+        wrong(
             "PromQL: 20,000 nested parentheses",
-            query(&("(".repeat(20_000) + "1" + &")".repeat(20_000))),
-            400,
+            &("(".repeat(20_000) + "1" + &")".repeat(20_000)),
             "nests deeper than the limit of 200 levels",
         ),
-        Row(
+        wrong(
             "PromQL: 5,000 nested calls",
-            query(&("abs(".repeat(5_000) + "x" + &")".repeat(5_000))),
-            400,
+            &("abs(".repeat(5_000) + "x" + &")".repeat(5_000)),
             "nests deeper than the limit of 200 levels",
         ),
-        Row(
+        wrong(
             "PromQL: 60,000 unary minuses",
-            query(&("-".repeat(60_000) + "1")),
-            400,
+            &("-".repeat(60_000) + "1"),
             "nests deeper than the limit of 200 levels",
         ),
-        Row(
+        wrong(
             "PromQL: 20,000 operands in a chain",
-            query("x+".repeat(20_000).trim_end_matches('+')),
-            400,
+            "x+".repeat(20_000).trim_end_matches('+'),
             "more operators than the limit of 1000",
         ),
-        Row("PromQL: text over 64 KiB", query(&"a".repeat(70_000)), 400, "the limit is 65536"),
-        Row(
-            "PromQL: expression of a huge repetition",
-            query("{a=~\"(a{1000}){1000}\"}"),
-            400,
-            "invalid repeat count",
-        ),
+        wrong("PromQL: text over 64 KiB", &"a".repeat(70_000), "the limit is 65536"),
+        wrong("PromQL: expression of a huge repetition", "{a=~\"(a{1000}){1000}\"}", "invalid repeat count"),
         Row(
             "PromQL: expression of 10,000 groups",
             query(&format!("{{a=~\"{}\"}}", "(a)".repeat(10_000))),
@@ -101,38 +103,31 @@ fn promql() -> Vec<Row> {
             "exceeded maximum resolution of 11,000 points",
         ),
         Row("PromQL: range of 100 years", query("count_over_time(up[100y])"), 200, ""),
-        Row(
-            "PromQL: a subquery of 10^11 steps",
-            query("max_over_time(up[100y:30ms])"),
-            422,
-            "the limit is 20000000",
-        ),
+        fails("PromQL: a subquery of 10^11 steps", "max_over_time(up[100y:30ms])", "the limit is 20000000"),
         Row(
             "PromQL: a subquery in a subquery in a subquery",
             range("max_over_time(max_over_time(max_over_time(good[1d:1s])[1d:1s])[1d:1s])", &span),
             200,
             "",
         ),
-        Row("PromQL: offset beyond all time", query("up offset 300000000y"), 400, "duration out of range"),
-        Row("PromQL: @ beyond all time", query("up @ 1e300"), 400, "timestamp out of bounds"),
+        wrong("PromQL: offset beyond all time", "up offset 300000000y", "duration out of range"),
+        wrong("PromQL: @ beyond all time", "up @ 1e300", "timestamp out of bounds"),
+        wrong("PromQL: offset by an expression that overflows", "up offset (1e300)", "duration"),
         Row("PromQL: topk of 10^18", query("topk(1e18, up)"), 200, ""),
         Row("PromQL: quantile of NaN", query("quantile(NaN, up)"), 200, ""),
-        Row(
+        fails(
             "PromQL: label_replace with a bad expression",
-            query("label_replace(up, \"a\", \"$1\", \"b\", \"(\")"),
-            422,
+            "label_replace(up, \"a\", \"$1\", \"b\", \"(\")",
             "invalid regular expression",
         ),
-        Row(
+        fails(
             "PromQL: many-to-many matching",
-            query("{__name__=~\"good|other\"} * on () {__name__=~\"good|other\"}"),
-            422,
+            "{__name__=~\"good|other\"} * on () {__name__=~\"good|other\"}",
             "many-to-many matching not allowed",
         ),
-        Row(
+        wrong(
             "PromQL: selector that matches everything",
-            query("{a=~\".*\"}"),
-            400,
+            "{a=~\".*\"}",
             "must contain at least one non-empty matcher",
         ),
         Row(
@@ -141,7 +136,7 @@ fn promql() -> Vec<Row> {
             400,
             "not valid UTF-8",
         ),
-        Row("PromQL: NUL", query("up\0"), 400, "unexpected character"),
+        wrong("PromQL: NUL", "up\0", "unexpected character"),
     ]
 }
 
@@ -315,6 +310,18 @@ fn bodies(now: i64) -> Vec<Row> {
             "application/x-protobuf",
         ),
         Row(
+            "write: a media type with half a parameter",
+            Send::With("Content-Type", "application/x-protobuf;proto".into(), "POST /api/v1/write".into()),
+            415,
+            "key-values",
+        ),
+        Row(
+            "write: gzip",
+            Send::With("Content-Encoding", "gzip".into(), "POST /api/v1/write".into()),
+            415,
+            "only snappy is acceptable",
+        ),
+        Row(
             "read: snappy that declares 4 GiB",
             Send::Post("/api/v1/read", bomb),
             413,
@@ -358,7 +365,23 @@ fn second_version(now: i64) -> Vec<Row> {
         series
     };
     let base = ["", "__name__", "bad"];
-    let one = |series: &Fields| send(&request_v2(&base, series));
+    let one = |series: &Fields| {
+        // The last symbol is none.
+        let mut request = Fields(request_v2(&base, series));
+        send(&request.bytes(4, b"\xff").0)
+    };
+    let odd = |name, change: fn(&mut Histogram)| {
+        let mut histogram = Histogram {
+            integer: true,
+            count: 2.0,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![1.0, 1.0],
+            ..Histogram::default()
+        };
+        change(&mut histogram);
+        let series = Series::of(&[("__name__", "bad")]).histogram(now, histogram);
+        Row(name, send(&body_v2(&[series])), 400, "invalid_histogram")
+    };
     let metadata = with(&[1, 2]).bytes(5, &Fields::default().varint(1, 1).varint(4, 9).0).clone();
     let mut no_symbols = Fields::default();
     for _ in 0..1_000_000 {
@@ -400,6 +423,14 @@ fn second_version(now: i64) -> Vec<Row> {
         Row("write 2.0: a million symbols with two used", send(&no_symbols.0), 400, "no metric name"),
         Row("write 2.0: symbols that become 540 MB of labels", send(&fan_out.0), 413, "limit of 33554432"),
         Row("write 2.0: a histogram of 20 million buckets", one(&buckets), 413, "limit of 65536"),
+        Row("write 2.0: a symbol that is not UTF-8", one(&with(&[1, 3])), 400, "label that is not UTF-8"),
+        odd("write 2.0: a span of 2^31 buckets", |h| h.positive_spans[0].length = 1 << 31),
+        odd("write 2.0: spans that overlap", |h| {
+            h.positive_spans = vec![Span { offset: 0, length: 1 }, Span { offset: -1, length: 1 }];
+        }),
+        odd("write 2.0: a negative count", |h| h.positive_buckets = vec![1.0, -1.0]),
+        odd("write 2.0: a count that is not that of the buckets", |h| h.count = 9.0),
+        odd("write 2.0: an unknown schema", |h| h.schema = -10),
         Row(
             "write 2.0: an unknown message",
             Send::Body(
@@ -426,7 +457,6 @@ fn otlp(now: i64) -> Vec<Row> {
         Send::Body(PATH, vec![("Content-Type", "application/json"), ("Content-Encoding", encoding)], body)
     };
     let at = format!("\"timeUnixNano\":\"{}\"", now as i128 * 1_000_000);
-    let refused = "\"rejectedDataPoints\":\"1\"";
     let nested = format!(
         r#"{{"resourceMetrics":[{{"resource":{{"attributes":[{{"key":"a","value":{}{{}}{}}}]}}}}]}}"#,
         r#"{"arrayValue":{"values":["#.repeat(10_000),
@@ -453,7 +483,7 @@ fn otlp(now: i64) -> Vec<Row> {
         encoder.finish().unwrap_or_default()
     };
     let points = vec![format!("{{{at},\"asDouble\":1}}"); 100_001].join(",");
-    vec![
+    let mut rows = vec![
         Row(
             "OTLP: not protobuf",
             Send::Body(PATH, vec![("Content-Type", "application/x-protobuf")], vec![0xff; 40]),
@@ -490,55 +520,39 @@ fn otlp(now: i64) -> Vec<Row> {
             413,
             "limit of 100000",
         ),
-        Row(
+    ];
+    let refused = [
+        (
             "OTLP: a delta sum without a start",
-            json(otlp_json(&format!(
-                r#""sum":{{"aggregationTemporality":1,"isMonotonic":true,"dataPoints":[{{{at},"asDouble":1}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""sum":{"aggregationTemporality":1,"isMonotonic":true,"dataPoints":[{AT,"asDouble":1}]}"#,
         ),
-        Row(
+        (
             "OTLP: a temporality that is not known",
-            json(otlp_json(&format!(
-                r#""sum":{{"aggregationTemporality":9,"dataPoints":[{{{at},"asDouble":1}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""sum":{"aggregationTemporality":9,"dataPoints":[{AT,"asDouble":1}]}"#,
         ),
-        Row(
+        (
             "OTLP: bounds that do not ascend",
-            json(otlp_json(&format!(
-                r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{{at},"count":"3","sum":1,"explicitBounds":[2,1],"bucketCounts":["1","1","1"]}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""histogram":{"aggregationTemporality":2,"dataPoints":[{AT,"count":"3","sum":1,"explicitBounds":[2,1],"bucketCounts":["1","1","1"]}]}"#,
         ),
-        Row(
+        (
             "OTLP: a bound that is no number",
-            json(otlp_json(&format!(
-                r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{{at},"count":"2","sum":1,"explicitBounds":["NaN"],"bucketCounts":["1","1"]}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""histogram":{"aggregationTemporality":2,"dataPoints":[{AT,"count":"2","sum":1,"explicitBounds":["NaN"],"bucketCounts":["1","1"]}]}"#,
         ),
-        Row(
+        (
             "OTLP: counts that do not fit the bounds",
-            json(otlp_json(&format!(
-                r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{{at},"count":"2","sum":1,"explicitBounds":[1,2],"bucketCounts":["2"]}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""histogram":{"aggregationTemporality":2,"dataPoints":[{AT,"count":"2","sum":1,"explicitBounds":[1,2],"bucketCounts":["2"]}]}"#,
         ),
-        Row(
+        (
             "OTLP: an exponential scale of -2^31",
-            json(otlp_json(&format!(
-                r#""exponentialHistogram":{{"aggregationTemporality":2,"dataPoints":[{{{at},"count":"1","sum":1,"scale":-2147483648,"positive":{{"bucketCounts":["1"]}}}}]}}"#
-            ))),
-            200,
-            refused,
+            r#""exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{AT,"count":"1","sum":1,"scale":-2147483648,"positive":{"bucketCounts":["1"]}}]}"#,
         ),
-    ]
+        ("OTLP: a point without a time", r#""gauge":{"dataPoints":[{"asDouble":1}]}"#),
+    ];
+    for (name, metric) in refused {
+        let body = otlp_json(&metric.replace("AT", &at));
+        rows.push(Row(name, json(body), 200, "\"rejectedDataPoints\":\"1\""));
+    }
+    rows
 }
 
 fn rows(now: i64) -> Vec<Row> {
@@ -584,13 +598,6 @@ fn send(node: &Node, what: &Send) -> Result<(u16, String)> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// A figure of `/proc/PID/status`, kB.
-fn memory(node: &Node, name: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", node.pid()))?;
-    let line = text.lines().find(|line| line.starts_with(name)).context("the figure")?;
-    Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
-}
-
 #[test]
 fn each_row_has_its_code_its_words_and_its_bounds() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -607,11 +614,10 @@ fn each_row_has_its_code_its_words_and_its_bounds() -> Result<()> {
     ensure!(stored(&node)? == Some(2.0));
     let mut wrong = Vec::new();
     for Row(name, what, code, words) in rows(now) {
-        // From here on the highest memory is that of this row.
-        std::fs::write(format!("/proc/{}/clear_refs", node.pid()), "5")?;
-        let before = memory(&node, "VmRSS")?;
+        node.reset_highest_memory()?;
+        let before = node.memory_kb("VmRSS")?;
         let (found, text) = send(&node, &what).with_context(|| name.to_owned())?;
-        let grown = memory(&node, "VmHWM")?.saturating_sub(before);
+        let grown = node.memory_kb("VmHWM")?.saturating_sub(before);
         // Quotes stand escaped in JSON.
         let text = text.replace("\\\"", "\"");
         let shown: String = text.chars().take(300).collect();
@@ -639,17 +645,10 @@ fn each_row_has_its_code_its_words_and_its_bounds() -> Result<()> {
 
 #[test]
 fn the_documentation_has_every_row() -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bad-input.md");
-    let text = std::fs::read_to_string(file)?;
-    let mut missing = String::new();
-    for Row(name, _, code, words) in rows(0) {
-        let code = if code == 0 { "closed".to_owned() } else { code.to_string() };
+    let line = |Row(name, _, code, words): &Row| {
+        let code = if *code == 0 { "closed".to_owned() } else { code.to_string() };
         let words = if words.is_empty() { String::new() } else { format!("`{words}`") };
-        let line = format!("| {name} | {code} | {words} |\n");
-        if !text.contains(&line) {
-            missing.push_str(&line);
-        }
-    }
-    ensure!(missing.is_empty(), "docs/bad-input.md lacks:\n{missing}");
-    Ok(())
+        format!("| {name} | {code} | {words} |")
+    };
+    tests::documented("bad-input.md", rows(0).iter().map(line))
 }

@@ -2,7 +2,6 @@
 //! compares them.
 
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,13 +10,6 @@ use tests::remote_write::Fields;
 
 /// Memory that all of them together may take at their highest: the limit of a body here times their number, and room.
 const MAX_GROWTH_KB: u64 = 128 << 10;
-
-/// A figure of `/proc/PID/status`, kB.
-fn memory(node: &Node, name: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", node.pid()))?;
-    let line = text.lines().find(|line| line.starts_with(name)).context("the figure")?;
-    Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
-}
 
 /// What a target answers, and what its page says of it.
 struct Target {
@@ -147,12 +139,12 @@ fn hostile_targets_cost_only_their_own_scrapes() -> Result<()> {
     std::fs::write(&file, config)?;
     let flag = format!("--config.file={}", file.display());
     let mut node = Node::start(&folder.path().join("data"), &[&flag])?;
-    let before = memory(&node, "VmRSS")?;
+    let before = node.memory_kb("VmRSS")?;
     let patience = Duration::from_secs(60);
     // Each was scraped some times: the memory that it costs would show by now.
     let counted = format!("count(count_over_time(up[1m]) >= 5) == {}", all.len() + 1);
     node.eventually(patience, "five scrapes of each", |n| n.value(&counted, None))?;
-    let grown = memory(&node, "VmHWM")?.saturating_sub(before);
+    let grown = node.memory_kb("VmHWM")?.saturating_sub(before);
     ensure!(grown < MAX_GROWTH_KB, "{grown} kB more memory with {} hostile targets", all.len());
     ensure!(
         node.value("good", None)? == Some(1.0)
@@ -182,15 +174,6 @@ fn hostile_targets_cost_only_their_own_scrapes() -> Result<()> {
 
 #[test]
 fn the_documentation_has_every_row() -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bad-input.md");
-    let text = std::fs::read_to_string(file)?;
-    let mut missing = String::new();
-    for Target { name, error, .. } in targets() {
-        let line = format!("| {name} | `up` 0 | `{error}` |\n");
-        if !text.contains(&line) {
-            missing.push_str(&line);
-        }
-    }
-    ensure!(missing.is_empty(), "docs/bad-input.md lacks:\n{missing}");
-    Ok(())
+    let line = |target: &Target| format!("| {} | `up` 0 | `{}` |", target.name, target.error);
+    tests::documented("bad-input.md", targets().iter().map(line))
 }

@@ -66,7 +66,7 @@ fn promtool_of_debian_asks_and_fetches() -> Result<()> {
     let refused =
         run(&promtool, folder.path(), &["query", "instant", &server, "sum("]).unwrap_err().to_string();
     ensure!(refused.contains("parse error"), "{refused}");
-    run(&promtool, folder.path(), &["debug", "metrics", &server])?;
+    run(&promtool, folder.path(), &["debug", "all", &server])?;
     ensure!(folder.path().join("debug.tar.gz").metadata()?.len() > 1_000);
 
     // `promtool push metrics` (since 2.46; Debian's is older) sends this: one series a sample with the job it was given,

@@ -373,12 +373,6 @@ fn odd(now: i64) -> Vec<Series> {
     all
 }
 
-fn resident_kib(node: &Node) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 fn good(client: &mut Client, number: usize, now: i64) -> Result<Answer> {
     let body = body_v2(&[series("good", "good").float(now + number as i64, number as f64)]);
     send(client, Version::V2, None, &body)
@@ -390,7 +384,7 @@ fn bad_requests_cost_only_themselves() -> Result<()> {
     let now = now(&node)?;
     let mut client = node.client();
     ensure!(good(&mut client, 0, now)?.status == 204);
-    let before = resident_kib(&node)?;
+    let before = node.memory_kb("VmRSS")?;
     for (number, case) in (1..).zip(cases(now)) {
         let what = format!("{} ({:?})", case.name, case.version);
         let answer = send(&mut client, case.version, None, &case.body).context(what.clone())?;
@@ -417,7 +411,7 @@ fn bad_requests_cost_only_themselves() -> Result<()> {
         let next = good(&mut client, number, now)?;
         ensure!(next.status == 204 && next.written == Some([1, 0, 0]), "after {what}: {next:?}");
     }
-    let after = resident_kib(&node)?;
+    let after = node.memory_kb("VmRSS")?;
     ensure!(after < before + MAX_GROWTH_KIB, "{before} KiB before, {after} KiB after");
 
     for version in [Version::V1, Version::V2] {

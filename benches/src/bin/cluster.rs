@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use benches::generate::{Generator, Request, Shape};
 use benches::http::{Client, encoded};
+use benches::options::Options;
 use benches::process::Server;
 use benches::send::send;
 use serde_json::{Value, json};
@@ -30,38 +31,19 @@ const QUERIES: &[&str] = &[
     "absent_over_time(http_requests_total[5m])",
 ];
 
-struct Options {
-    isobar: String,
-    shape: Shape,
-    runs: usize,
-    out: PathBuf,
-}
-
-#[allow(clippy::disallowed_methods, reason = "a measuring program needs the machine's clock")]
-fn options() -> Result<Options> {
-    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
-    let mut options = Options {
-        isobar: String::new(),
-        shape: Shape { series: 100_000, steps: 40, interval_ms: 15_000, start_ms: 0, batch: 2000, seed: 42 },
-        runs: 2,
-        out: PathBuf::from("benchmark-cluster.json"),
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
-        match flag.as_str() {
-            "--isobar" => options.isobar = value,
-            "--series" => options.shape.series = value.parse()?,
-            "--steps" => options.shape.steps = value.parse()?,
-            "--runs" => options.runs = value.parse()?,
-            "--out" => options.out = value.into(),
-            _ => bail!("there is no flag {flag}"),
+/// The program, and what is measured.
+fn options() -> Result<(String, Options)> {
+    let mut isobar = String::new();
+    let options = Options::read(40, "benchmark-cluster.json", |flag, value| {
+        let known = flag == "--isobar";
+        if known {
+            value.clone_into(&mut isobar);
         }
-    }
-    ensure!(!options.isobar.is_empty(), "--isobar names the program");
+        known
+    })?;
+    ensure!(!isobar.is_empty(), "--isobar names the program");
     ensure!(options.shape.steps >= 2 * CREATION_STEPS, "at least {} steps", 2 * CREATION_STEPS);
-    options.shape.start_ms = now_ms - options.shape.steps as i64 * options.shape.interval_ms;
-    Ok(options)
+    Ok((isobar, options))
 }
 
 /// Where a measurement runs: the program, and a folder of its own.
@@ -325,7 +307,7 @@ fn report(result: &Value) {
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 fn main() -> Result<()> {
-    let options = options()?;
+    let (isobar, options) = options()?;
     eprintln!("generating {} series × {} steps", options.shape.series, options.shape.steps);
     let mut generator = Generator::new(&options.shape);
     let mut steps = Vec::new();
@@ -335,7 +317,7 @@ fn main() -> Result<()> {
     let mut all = Vec::new();
     for run in 0..options.runs {
         eprintln!("run {} of {}", run + 1, options.runs);
-        let result = measure(&options.isobar, &options.shape, &steps)?;
+        let result = measure(&isobar, &options.shape, &steps)?;
         println!("\n## Run {}\n", run + 1);
         report(&result);
         all.push(result);

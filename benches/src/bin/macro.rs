@@ -6,12 +6,13 @@
 //! Usage: `macro --isobar BIN [--prometheus BIN] [--victoria BIN] [--series N] [--steps N] [--runs N] [--out FILE]`
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use benches::generate::{Generator, Request, Shape};
 use benches::http::{Client, encoded};
+use benches::options::Options;
 use benches::process::{Server, disk_bytes};
 use benches::send::send;
 use serde_json::{Value, json};
@@ -38,43 +39,20 @@ const QUERIES: &[(&str, &str)] = &[
     ),
 ];
 
-struct Options {
-    programs: Vec<(String, String)>,
-    shape: Shape,
-    runs: usize,
-    out: PathBuf,
-}
-
-#[allow(clippy::disallowed_methods, reason = "a measuring program needs the machine's clock")]
-fn options() -> Result<Options> {
-    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
-    let mut options = Options {
-        programs: Vec::new(),
-        shape: Shape { series: 100_000, steps: 60, interval_ms: 15_000, start_ms: 0, batch: 2000, seed: 42 },
-        runs: 2,
-        out: PathBuf::from("benchmark.json"),
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
-        match flag.as_str() {
-            "--isobar" | "--prometheus" | "--victoria" => {
-                options.programs.push((flag[2..].to_owned(), value))
-            }
-            "--series" => options.shape.series = value.parse()?,
-            "--steps" => options.shape.steps = value.parse()?,
-            "--runs" => options.runs = value.parse()?,
-            "--out" => options.out = value.into(),
-            _ => bail!("there is no flag {flag}"),
-        }
-    }
-    if options.programs.is_empty() || options.shape.steps <= CREATION_STEPS {
+/// What is measured: servers by their kind, and the rest.
+fn options() -> Result<(Vec<(String, String)>, Options)> {
+    let mut programs = Vec::new();
+    let options = Options::read(60, "benchmark.json", |flag, value| {
+        let known = ["--isobar", "--prometheus", "--victoria"].contains(&flag);
+        programs.extend(known.then(|| (flag[2..].to_owned(), value.to_owned())));
+        known
+    })?;
+    if programs.is_empty() || options.shape.steps <= CREATION_STEPS {
         bail!(
             "name at least one server, for example --isobar target/release/isobar, and more than {CREATION_STEPS} steps"
         );
     }
-    options.shape.start_ms = now_ms - options.shape.steps as i64 * options.shape.interval_ms;
-    Ok(options)
+    Ok((programs, options))
 }
 
 /// Address, ready path and arguments of a server of that kind with its data in `folder`.
@@ -272,7 +250,7 @@ fn report(results: &[Value]) {
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 fn main() -> Result<()> {
-    let options = options()?;
+    let (programs, options) = options()?;
     eprintln!("generating {} series × {} steps", options.shape.series, options.shape.steps);
     let mut generator = Generator::new(&options.shape);
     let mut steps = Vec::new();
@@ -280,11 +258,11 @@ fn main() -> Result<()> {
         steps.push(step);
     }
     let versions: BTreeMap<&str, String> =
-        options.programs.iter().map(|(kind, program)| (kind.as_str(), version(kind, program))).collect();
+        programs.iter().map(|(kind, program)| (kind.as_str(), version(kind, program))).collect();
     let mut all = Vec::new();
     for run in 0..options.runs {
         let mut results = Vec::new();
-        for (kind, program) in &options.programs {
+        for (kind, program) in &programs {
             eprintln!("run {} of {}: {kind}", run + 1, options.runs);
             results.push(measure(kind, program, &options.shape, &steps)?);
         }

@@ -75,13 +75,26 @@ pub(crate) async fn no_rule_files() -> Response {
     ([(header::CONTENT_TYPE, "application/yaml")], "{}\n").into_response()
 }
 
-/// Profiles: an index page that says so, and 501 for each profile.
+/// What Go programs profile, by the names of `net/http/pprof`.
+const PROFILES: [&str; 7] = ["allocs", "block", "goroutine", "heap", "mutex", "profile", "threadcreate"];
+
+/// An index of profiles, and profiles without samples whose comment says so: `promtool debug all` collects them with all
+/// else. Any other path, such as that of Go's traces, answers 501.
 pub(crate) async fn profiles(request: Request) -> Response {
+    const COMMENT: &str = "Isobar takes no profiles yet: there are no samples in this one.";
     let path = request.uri().path();
-    if path.ends_with("/pprof") || path.ends_with("/pprof/") {
-        return "Profiles are not there yet.\n".into_response();
+    let name = path.strip_prefix("/debug/pprof").map(|name| name.trim_start_matches('/'));
+    match name {
+        Some("") => "Profiles are not there yet.\n".into_response(),
+        Some(name) if PROFILES.contains(&name) => {
+            // pprof's `Profile`: a table of two strings, the first empty, and a comment that is the second.
+            let mut profile = vec![6 << 3 | 2, 0, 6 << 3 | 2, COMMENT.len() as u8];
+            profile.extend_from_slice(COMMENT.as_bytes());
+            profile.extend_from_slice(&[13 << 3, 1]);
+            ([(header::CONTENT_TYPE, "application/x-protobuf")], profile).into_response()
+        }
+        _ => ApiError::not_implemented(path).into_text(),
     }
-    ApiError::not_implemented(path).into_text()
 }
 
 /// Alertmanager's status, without an Alertmanager in it.

@@ -16,7 +16,7 @@ pub(crate) async fn features(State(state): Shared) -> Response {
             "exclude_alerts": false,
             "label_values_match": true,
             "lifecycle": settings.lifecycle,
-            "otlp_write_receiver": false,
+            "otlp_write_receiver": true,
             "openapi_3.1": true,
             "query_stats": true,
             "query_warnings": true,

@@ -21,6 +21,8 @@ mod explain;
 mod exposition;
 mod features;
 mod federate;
+#[doc(hidden)]
+pub mod fuzz;
 mod layers;
 pub mod listen;
 mod metrics;

@@ -192,7 +192,7 @@ pub(crate) fn tenant(headers: &http::HeaderMap, state: &ApiState) -> Result<Tena
 }
 
 /// Decodes `a=b&c=d` as Go does: `+` is a space, `%xx` a byte, `;` is not a separator but an error.
-fn decode_form(text: &[u8], into: &mut Vec<(String, String)>) -> Result<(), ApiError> {
+pub(crate) fn decode_form(text: &[u8], into: &mut Vec<(String, String)>) -> Result<(), ApiError> {
     for pair in text.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
         if pair.contains(&b';') {
             return Err(ApiError::bad_data(

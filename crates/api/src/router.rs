@@ -657,7 +657,14 @@ fn always() -> Table {
         )
         .add("/metrics", GET, NONE, Media::Text, "Own metrics", get(operate::metrics))
         .add("/version", GET, NONE, Media::Json, "Versions, without an envelope", get(operate::version))
-        .add_with(501, "/debug/{*path}", GET, PROFILE, Media::Text, "Profiles", get(absent::profiles))
+        .add(
+            "/debug/{*path}",
+            GET,
+            PROFILE,
+            Media::Protobuf,
+            "Profiles: none are taken yet, those of pprof are empty",
+            get(absent::profiles),
+        )
         .add("/", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
         .add("/query", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
         .add("/graph", GET, NONE, Media::Page, "The page", get(ui::page))

@@ -161,22 +161,22 @@ async fn accept(
     Ok(report)
 }
 
-/// Series of a 2.0 request that have neither a sample nor a histogram, which 2.0 forbids.
+/// Series of a 2.0 request that hold nothing, which 2.0 forbids. It forbids those with exemplars alone too, but that is
+/// how Prometheus 3 sends every exemplar (prometheus/prometheus#17857), so they are taken for series that are there.
 #[derive(Debug, Default)]
 struct EmptySeries {
     count: u64,
     first: Option<String>,
 }
 
-/// Counts the series without samples, and takes their exemplars away.
-fn strip_empty(batch: &mut WriteBatch) -> EmptySeries {
+/// Counts the series that hold nothing.
+fn count_empty(batch: &WriteBatch) -> EmptySeries {
     let mut empty = EmptySeries::default();
     let mut builder = LabelsBuilder::new();
-    for series in &mut batch.series {
-        if !series.samples.is_empty() || !series.histograms.is_empty() {
+    for series in &batch.series {
+        if [&series.samples, &series.histograms, &series.exemplars].iter().any(|held| !held.is_empty()) {
             continue;
         }
-        series.exemplars = 0..0;
         empty.count += 1;
         if empty.first.is_none() {
             let range = series.labels.start as usize..series.labels.end as usize;
@@ -224,8 +224,8 @@ fn decode(
             Ok((decoded, EmptySeries::default()))
         }
         WriteProtocol::V2 => {
-            let mut decoded = remote_write::decode_v2(&body, tenant, limits).map_err(refused)?;
-            let empty = strip_empty(&mut decoded.batch);
+            let decoded = remote_write::decode_v2(&body, tenant, limits).map_err(refused)?;
+            let empty = count_empty(&decoded.batch);
             Ok((decoded, empty))
         }
     }

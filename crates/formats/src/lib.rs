@@ -35,6 +35,13 @@ pub struct RequestLimits {
     pub max_label_bytes: usize,
 }
 
+impl RequestLimits {
+    /// The limit of label bytes, or where none is set what offsets of 32 bits reach.
+    pub(crate) fn label_bytes(&self) -> usize {
+        if self.max_label_bytes == 0 { i32::MAX as usize } else { self.max_label_bytes }
+    }
+}
+
 impl Default for RequestLimits {
     /// 20,000 series, 100,000 samples, 32 MiB of labels.
     fn default() -> Self {

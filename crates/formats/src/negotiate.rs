@@ -197,6 +197,12 @@ pub fn write_protocol(content_type: &str) -> Result<WriteProtocol, DecodeError> 
             "expected application/x-protobuf as the first (media) part, got {shown:?} content-type"
         )));
     }
+    if let Some(part) = parameters(content_type).find(|part| !part.is_empty() && !part.contains('=')) {
+        let part = shorten(part);
+        return Err(DecodeError::Header(format!(
+            "expected parameters to be key-values, got {part:?} in {shown:?} content-type"
+        )));
+    }
     match parameter(content_type, "proto").as_deref() {
         None | Some("prometheus.WriteRequest") => Ok(WriteProtocol::V1),
         Some("io.prometheus.write.v2.Request") => Ok(WriteProtocol::V2),
@@ -218,10 +224,22 @@ pub(crate) fn media_type(header: &str) -> Option<String> {
 
 /// The value of parameter `name`, without quotes.
 pub(crate) fn parameter(header: &str, name: &str) -> Option<String> {
-    header.split(';').skip(1).find_map(|part| {
+    parameters(header).find_map(|part| {
         let (key, value) = part.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())
     })
+}
+
+/// What stands after the media type, cut at semicolons that are not inside quotes.
+fn parameters(header: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let parts = header.split(move |character| {
+        let was_escaped = escaped;
+        escaped = quoted && !escaped && character == '\\';
+        quoted ^= character == '"' && !was_escaped;
+        character == ';' && !quoted
+    });
+    parts.skip(1).map(str::trim)
 }
 
 /// At most 200 bytes of `text`, for messages.
@@ -315,6 +333,13 @@ mod tests {
             write_protocol("application/x-protobuf; proto=io.prometheus.write.v2.Request"),
             Ok(WriteProtocol::V2)
         );
+        for same in [
+            "Application/X-Protobuf ; Proto = \"io.prometheus.write.v2.Request\" ;",
+            "application/x-protobuf;a=\"b;\\\";proto=c\";proto=io.prometheus.write.v2.Request",
+        ] {
+            assert_eq!(write_protocol(same), Ok(WriteProtocol::V2), "{same}");
+        }
+        assert!(write_protocol("application/x-protobuf;proto").is_err());
         assert!(write_protocol("application/json").is_err());
         assert!(write_protocol("application/x-protobuf;proto=foo").is_err());
     }

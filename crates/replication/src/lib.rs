@@ -23,6 +23,8 @@ mod catch_up;
 mod cluster_test;
 mod coding;
 mod forming;
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod log_store;
 mod machine;

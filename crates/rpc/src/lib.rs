@@ -26,6 +26,8 @@ pub mod convert;
 mod answer;
 mod connect;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod identity;
 mod io;

@@ -67,7 +67,10 @@ async fn changes_answer_501() {
         let answer = server.call(method, path).await;
         assert_refused(&answer, 501, "not_implemented", "is not there yet", path);
     }
-    assert_eq!(server.get("/debug/pprof/heap").await.status, 501);
+    assert_eq!(server.get("/debug/pprof/trace?seconds=1").await.status, 501);
+    let profile = server.get("/debug/pprof/profile?seconds=30").await;
+    assert_eq!(profile.status, 200);
+    assert!(profile.text().contains("takes no profiles yet"), "{}", profile.text());
 }
 
 #[tokio::test]

@@ -171,6 +171,11 @@ impl Evaluator<'_> {
                     seen[step] = Some(data.stamps[at]);
                 }
             }
+            if let Some(counts) = self.step_counts() {
+                for (step, _) in seen.iter().enumerate().filter(|(_, stamp)| stamp.is_some()) {
+                    counts.add(step, 1, 1);
+                }
+            }
             if seen.iter().any(Option::is_some) {
                 infos.push(Info { labels: data.labels.clone(), seen });
             }

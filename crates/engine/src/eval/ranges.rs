@@ -271,6 +271,9 @@ impl Evaluator<'_> {
         let mut missing = vec![1.0; self.steps()];
         let slide = self.slide(arg, "absent_over_time", RangeFn::PresentOverTime)?;
         let mut mark = |split: &Split| {
+            if let Some(counts) = self.step_counts() {
+                self.count_windows(counts, slide, split);
+            }
             let (mut from, mut to) = (0, 0);
             let mut all: Vec<i64> = split.stamps.clone();
             all.extend(split.histograms.iter().map(|h| h.time));

@@ -244,10 +244,20 @@ fn damage_names_its_place() {
         msg().message(1, msg().message(4, msg().double(4, 1.0))),
         "protobuf: wrong wire type for the field in timeseries.histograms at offset 5",
     );
-    check(
-        msg().message(3, msg().bytes(2, [0xff])),
-        "protobuf: text that is not UTF-8 in metadata at offset 5",
-    );
+}
+
+#[test]
+fn text_that_is_not_utf8_costs_only_what_uses_it() {
+    let bad = msg().message(1, msg().message(1, label("a", "1")).message(2, sample(1, 1.0)));
+    let batch = v1(bad.message(3, msg().bytes(2, "x").bytes(4, [b'h', 0xff]))).unwrap();
+    assert_eq!((show(&batch).len(), &*batch.metadata[0].help), (1, "h\u{fffd}"));
+    let series = |refs: &[u64]| msg().packed(1, refs).message(2, sample(1, 1.0));
+    let table = symbols(&["", "__name__", "good"]).bytes(4, [0xff]);
+    let request = table.message(5, series(&[1, 3])).message(5, series(&[1, 2])).message(5, series(&[3, 2]));
+    let decoded = decode_v2(&request.0, TenantId::anonymous(), &RequestLimits::default()).unwrap();
+    assert_eq!(show(&decoded.batch), [r#"{"__name__": "good"} 1.0@1"#]);
+    assert_eq!(decoded.left_out.samples, 2);
+    assert_eq!(decoded.left_out.first[0], "series 0 of the request: label that is not UTF-8");
 }
 
 #[test]

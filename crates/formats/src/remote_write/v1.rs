@@ -270,14 +270,16 @@ fn exemplar(mut wire: Wire<'_>) -> Result<Result<Exemplar, &'static str>, Decode
     Ok(labels.map(|labels| Exemplar { labels, value, timestamp }).map_err(|_| NO_LABEL_SET))
 }
 
+/// Text that is not UTF-8 does not cost the samples of the request.
 fn metadata(mut wire: Wire<'_>) -> Result<MetricMetadata, DecodeError> {
+    let lossy = |wire: &mut Wire<'_>| Ok(String::from_utf8_lossy(&wire.buf[wire.bytes()?]).into_owned());
     let mut out = MetricMetadata::default();
     while !wire.is_done() {
         match wire.tag()? {
             (1, Kind::Varint) => out.kind = MetricKind::from_number(wire.varint()?),
-            (2, Kind::Bytes) => out.family = wire.text()?.to_owned(),
-            (4, Kind::Bytes) => out.help = wire.text()?.to_owned(),
-            (5, Kind::Bytes) => out.unit = wire.text()?.to_owned(),
+            (2, Kind::Bytes) => out.family = lossy(&mut wire)?,
+            (4, Kind::Bytes) => out.help = lossy(&mut wire)?,
+            (5, Kind::Bytes) => out.unit = lossy(&mut wire)?,
             (1 | 2 | 4 | 5, _) => return Err(wire.error("wrong wire type for the field")),
             (_, kind) => wire.skip(kind)?,
         }

@@ -36,6 +36,7 @@ pub(super) fn decode(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> R
         has_starts: false,
         has_histogram_starts: false,
         families: HashSet::new(),
+        metadata_bytes: 0,
         refs: Vec::new(),
         pairs: Vec::new(),
         left_out: LeftOut::default(),
@@ -47,11 +48,12 @@ pub(super) fn decode(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> R
     while !wire.is_done() {
         match wire.tag()? {
             (4, Kind::Bytes) => {
-                let symbol = wire.text()?;
+                let symbol = &body[wire.bytes()?];
                 if decoder.symbols.is_empty() && !symbol.is_empty() {
                     return Err(wire.error("first symbol that is not empty"));
                 }
-                decoder.symbols.push(symbol);
+                // What is no text costs the series that use it, not the others.
+                decoder.symbols.push(std::str::from_utf8(symbol).ok());
                 let most = limits.max_series.saturating_mul(MAX_SYMBOLS_PER_SERIES);
                 check_limit("symbols of a request", decoder.symbols.len(), most)?;
             }
@@ -65,8 +67,14 @@ pub(super) fn decode(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> R
             (_, kind) => wire.skip(kind)?,
         }
     }
+    let n_series = series.len();
     for (number, range) in series.into_iter().enumerate() {
         decoder.series(number, Wire::part(body, range, "timeseries"))?;
+        if number == 0 {
+            // Series of a request are much alike: what the first takes tells what all will.
+            let all = decoder.batch.buffer.len().saturating_mul(n_series);
+            decoder.batch.buffer.reserve(all.min(MAX_RESERVED.min(limits.label_bytes())));
+        }
     }
     Ok(decoder.finish())
 }
@@ -74,18 +82,24 @@ pub(super) fn decode(body: &[u8], tenant: TenantId, limits: &RequestLimits) -> R
 /// Far more names and values than a series may have; each costs 4 bytes here, and its pair 32.
 const MAX_REFERENCES: usize = 1 << 18;
 
+/// Room for labels that is taken before they are there, bytes.
+const MAX_RESERVED: usize = 4 << 20;
+
 /// More distinct names and values than that a series are only there to cost memory.
 const MAX_SYMBOLS_PER_SERIES: usize = 100;
 
 struct Decoder<'a> {
     limits: &'a RequestLimits,
-    symbols: Vec<&'a str>,
+    /// `None` is one that is not UTF-8.
+    symbols: Vec<Option<&'a str>>,
     batch: WriteBatch,
     /// Whether any sample had a start timestamp.
     has_starts: bool,
     /// Whether any histogram had one.
     has_histogram_starts: bool,
-    families: HashSet<(String, MetricKind, u32, u32)>,
+    /// The metadata taken so far: where the metric's name stands in the body, its kind, the references of help and unit.
+    families: HashSet<(*const u8, MetricKind, u32, u32)>,
+    metadata_bytes: usize,
     refs: Vec<u32>,
     pairs: Vec<(&'a str, &'a str)>,
     left_out: LeftOut,
@@ -95,6 +109,8 @@ struct Decoder<'a> {
 
 /// What is told of references that name no symbol.
 const BEYOND: &str = "label reference beyond the symbols";
+/// What is told of references to a symbol that is not UTF-8.
+const NO_TEXT: &str = "label that is not UTF-8";
 
 impl<'a> Decoder<'a> {
     fn series(&mut self, number: usize, mut wire: Wire<'a>) -> Result<(), DecodeError> {
@@ -173,7 +189,7 @@ impl<'a> Decoder<'a> {
         }
         self.pairs.clear();
         for pair in self.refs.chunks_exact(2) {
-            let symbol = |at: u32| self.symbols.get(at as usize).copied().ok_or(BEYOND);
+            let symbol = |at: u32| self.symbols.get(at as usize).ok_or(BEYOND)?.ok_or(NO_TEXT);
             self.pairs.push((symbol(pair[0])?, symbol(pair[1])?));
         }
         if !self.pairs.is_sorted_by(|a, b| a.0 <= b.0) {
@@ -189,11 +205,7 @@ impl<'a> Decoder<'a> {
             if !value.is_empty() {
                 push_pair(&mut self.batch.buffer, name, value);
             }
-            let limit = if self.limits.max_label_bytes == 0 {
-                i32::MAX as usize
-            } else {
-                self.limits.max_label_bytes
-            };
+            let limit = self.limits.label_bytes();
             check_limit("bytes of labels after expansion", self.batch.buffer.len(), limit)?;
         }
         Ok(start as u32..self.batch.buffer.len() as u32)
@@ -251,7 +263,7 @@ impl<'a> Decoder<'a> {
         // A request without symbols may still say "no help, no unit".
         let text = |at: u64| match at {
             0 => Some(""),
-            at => usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).copied(),
+            at => usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).map(|text| text.unwrap_or("")),
         };
         let (Some(help_text), Some(unit_text)) = (text(help), text(unit)) else {
             return Ok(Err("metadata reference beyond the symbols"));
@@ -261,9 +273,13 @@ impl<'a> Decoder<'a> {
         if family.is_empty() || (kind == MetricKind::Unknown && help == 0 && unit == 0) {
             return Ok(Ok(()));
         }
-        if self.families.insert((family.to_owned(), kind, help as u32, unit as u32)) {
-            let bytes = self.batch.metadata.iter().map(|m| m.help.len()).sum::<usize>() + help_text.len();
-            check_limit("bytes of metadata after expansion", bytes, self.limits.max_label_bytes)?;
+        if self.families.insert((name.as_ptr(), kind, help as u32, unit as u32)) {
+            self.metadata_bytes += family.len() + help_text.len() + unit_text.len();
+            check_limit(
+                "bytes of metadata after expansion",
+                self.metadata_bytes,
+                self.limits.max_label_bytes,
+            )?;
             self.batch.metadata.push(MetricMetadata {
                 family: family.to_owned(),
                 kind,

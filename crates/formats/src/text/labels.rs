@@ -23,7 +23,7 @@ pub fn series_labels(series: &str, kind: MetricKind, into: &mut LabelsBuilder) -
     let mut result = Ok(());
     if cursor.eat(b'{') {
         let mut each = |part: ListPart<'_>| add(part, kind, into);
-        let list = cursor.label_list(ListKind::Prometheus, name.is_some(), |part| {
+        let list = cursor.label_list(ListKind::Parsed, name.is_some(), |part| {
             if result.is_ok() {
                 result = each(part);
             }

@@ -44,6 +44,8 @@ pub(super) enum ListKind {
     OpenMetrics,
     /// An exemplar of OpenMetrics: no metric name inside.
     Exemplar,
+    /// A series as a parser hands it on: as Prometheus's, and NULs in names, which protobuf may have.
+    Parsed,
 }
 
 /// A part of a label list. Texts are raw: escapes stand as written.
@@ -164,7 +166,7 @@ impl<'a> Cursor<'a> {
         mut each: impl FnMut(ListPart<'a>),
     ) -> Result<bool, DecodeError> {
         let start = self.at;
-        let blanks = kind == ListKind::Prometheus;
+        let blanks = matches!(kind, ListKind::Prometheus | ListKind::Parsed);
         let skip = |cursor: &mut Self| {
             if blanks {
                 cursor.skip_blanks();
@@ -177,7 +179,7 @@ impl<'a> Cursor<'a> {
             }
             let in_quotes = self.peek() == Some(b'"');
             let name = if in_quotes {
-                self.quoted(kind != ListKind::Exemplar, false)
+                self.quoted(kind != ListKind::Exemplar, kind == ListKind::Parsed)
             } else {
                 self.run(LABEL_START, LABEL)
             };

@@ -142,7 +142,8 @@ impl Planner {
         for (series, exemplar) in &batch.exemplars {
             let at = *series as usize;
             let timestamp = exemplar.timestamp;
-            let Some(place) = out.slots.get(at).copied().flatten() else {
+            let place = out.slots.get(at).copied().flatten();
+            let Some(place) = place.or_else(|| self.created(work, batch, at)) else {
                 out.reject(at, timestamp, RejectReason::ExemplarWithoutSeries);
                 continue;
             };

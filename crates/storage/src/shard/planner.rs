@@ -456,6 +456,15 @@ impl Planner {
         (reference, (source, slot))
     }
 
+    /// The slot of series `at` of the batch where the plan has created it for samples that stand elsewhere in the batch:
+    /// Prometheus sends exemplars apart from the samples of their series.
+    pub(super) fn created(&self, work: &PlanWork<'_>, batch: &ShardBatch, at: usize) -> Option<SlotId> {
+        let Some(ShardSeries::New { labels, .. }) = batch.series.get(at) else { return None };
+        let series = self.new_series.get(&(batch.tenant.clone()?, labels.hash128()))?;
+        let def = &series.def;
+        (series.plan == work.plan && def.labels == *labels).then_some((def.source, def.slot))
+    }
+
     /// Puts the definition of a series that is not applied yet into the entry, once.
     fn define_again(&mut self, work: &mut PlanWork<'_>, tenant: &TenantId, labels: &Labels) {
         let Some(series) = self.new_series.get_mut(&(tenant.clone(), labels.hash128())) else { return };

@@ -99,6 +99,11 @@ fn exemplars_are_kept_in_order_and_come_back() {
     let report = node.write(request_);
     assert_eq!((report.written.samples, report.written.exemplars), (2, 3), "repeated ones count as written");
     assert_eq!(node.log.len(), entries, "and are not proposed again");
+    // Beside the samples of its series, whether these come before or after it.
+    let mut apart =
+        batch(&[(20, vec![]), (20, vec![(START, 1)]), (21, vec![(START, 1)]), (21, vec![])], None);
+    apart.exemplars = vec![(0, exemplar(0, "f")), (3, exemplar(0, "g"))];
+    assert_eq!(node.write(apart).written.exemplars, 2);
     let report = node.write(with(1, vec![(0, exemplar(6, "late")), (0, exemplar(8, "e"))]));
     assert_eq!(report.written.exemplars, 1);
     assert_eq!(report.rejected.get(&RejectReason::OutOfOrderExemplar), Some(&1));
@@ -116,6 +121,8 @@ fn exemplars_are_kept_in_order_and_come_back() {
     let wanted = vec![
         (labels(0), vec![(5, "a".to_owned()), (7, "c".to_owned()), (8, "e".to_owned())]),
         (labels(6), vec![(6, "b".to_owned())]),
+        (labels(20), vec![(0, "f".to_owned())]),
+        (labels(21), vec![(0, "g".to_owned())]),
     ];
     assert_eq!(shown(&node, TimeRange::ALL), wanted);
     assert_eq!(

@@ -1,12 +1,10 @@
-//! One function a decoder: bytes in, asserts on what comes out. No input may make one panic.
-//!
-//! Built by cargo-fuzz, and by `crates/formats/tests/corpus.rs`, which replays the corpus in `cargo test`.
+//! What comes from outside: expositions, remote write and read, OTLP, compression, headers.
 
 use formats::otlp::{Coding, Context, Settings, Strategy, translate};
 use formats::protobuf::{self, Histograms, Item, Value};
 use formats::text::custom::{Converted, CustomBuckets};
 use formats::text::{Entry, Parser, TextFormat, series_labels};
-use formats::{DecodeError, RequestLimits, gzip, remote_write, snappy};
+use formats::{DecodeError, RequestLimits, gzip, negotiate, remote_read, remote_write, snappy};
 use model::seam::WriteBatch;
 use model::{Histogram, LabelsBuilder, TenantId};
 
@@ -83,6 +81,25 @@ pub(crate) fn remote_write_v1(data: &[u8]) {
 pub(crate) fn remote_write_v2(data: &[u8]) {
     if let Ok(found) = remote_write::decode_v2(data, TenantId::anonymous(), &LIMITS) {
         check_batch(&found.batch);
+    }
+}
+
+/// A remote read request, decompressed.
+pub(crate) fn remote_read(data: &[u8]) {
+    if let Ok(request) = remote_read::decode(data) {
+        assert!(request.queries.len() <= remote_read::MAX_QUERIES);
+        assert!(request.queries.iter().all(|query| query.matchers.len() <= remote_read::MAX_MATCHERS));
+    }
+}
+
+/// `Accept` and `Content-Type`.
+pub(crate) fn headers(data: &[u8]) {
+    let Ok(header) = std::str::from_utf8(data) else { return };
+    let _ = negotiate::exposition_for(header);
+    let fallback = negotiate::ScrapeProtocol::PrometheusText0_0_4;
+    assert!(negotiate::scrape_format(header, Some(fallback)).is_ok(), "the fallback always holds");
+    for result in [negotiate::scrape_format(header, None).err(), negotiate::write_protocol(header).err()] {
+        assert!(result.is_none_or(|error| error.to_string().len() < 2_000), "messages are short");
     }
 }
 
