@@ -25,6 +25,7 @@ pub(crate) trait Calls: Send + Sync + Debug {
     fn forget(&self, node: NodeId);
     fn address(&self, node: NodeId) -> Option<Arc<str>>;
     fn nodes(&self) -> Vec<NodeId>;
+    fn silence(&self, node: NodeId) -> Duration;
 
     fn raft(
         &self,
@@ -99,6 +100,10 @@ impl Calls for Peers {
 
     fn nodes(&self) -> Vec<NodeId> {
         Self::nodes(self)
+    }
+
+    fn silence(&self, node: NodeId) -> Duration {
+        Self::silence(self, node)
     }
 
     fn raft(

@@ -523,6 +523,7 @@ impl Inner {
             peers: Arc::clone(&ground.peers),
             waiting: Waiting::new(config.max_waiting_bytes, Arc::clone(&metrics)),
             guard: DiskGuard::new(&config, Arc::clone(&metrics)),
+            behind: crate::ready::Behind::default(),
             config,
             folder,
             store,

@@ -19,6 +19,7 @@ use rpc::convert::report::WriteAnswer;
 use rpc::{Lane, Need, PeerError, PeerService};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::entropy::{Rng, fold};
 use crate::calls::{Calls, Pieces, ReadIndexes};
@@ -137,7 +138,9 @@ impl Net {
     /// The calls of node `from` in its present life.
     pub(crate) fn calls(self: &Arc<Self>, from: usize, me: rpc::Me) -> Arc<SimCalls> {
         let life = self.state.lock().sites[from].life;
-        Arc::new(SimCalls { net: Arc::clone(self), from, life, me, addresses: Mutex::default() })
+        let (net, born) = (Arc::clone(self), Instant::now());
+        let (addresses, answered) = (Mutex::default(), Mutex::default());
+        Arc::new(SimCalls { net, from, life, me, addresses, born, answered })
     }
 
     /// Node `at` begins a life at `address`.
@@ -424,6 +427,9 @@ pub(crate) struct SimCalls {
     life: u64,
     me: rpc::Me,
     addresses: Mutex<BTreeMap<NodeId, Arc<str>>>,
+    born: Instant,
+    /// When each site last answered anything.
+    answered: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl fmt::Debug for SimCalls {
@@ -459,7 +465,12 @@ impl SimCalls {
         self.net.send(wire, self.life, waiter, Body::Ask { question, limit });
         let peer = || format!("node {to}");
         match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(told)) => told,
+            Ok(Ok(told)) => {
+                if matches!(told, Ok(_) | Err(PeerError::Failed(_))) {
+                    self.answered.lock().insert(to, Instant::now());
+                }
+                told
+            }
             Ok(Err(_)) => {
                 // As long as `rpc` leaves a peer alone whose connection failed.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -489,6 +500,12 @@ impl Calls for SimCalls {
 
     fn nodes(&self) -> Vec<NodeId> {
         self.addresses.lock().keys().copied().collect()
+    }
+
+    fn silence(&self, node: NodeId) -> Duration {
+        let Some(address) = self.address(node) else { return Duration::ZERO };
+        let answered = self.site_at(&address).ok().and_then(|at| self.answered.lock().get(&at).copied());
+        answered.unwrap_or(self.born).elapsed()
     }
 
     fn raft(
