@@ -36,7 +36,7 @@ use crate::node::{Inner, Local, start_shard};
 use crate::settings::ClusterSettings;
 use crate::talk::{Ask, Hello, Reply, Stand};
 use crate::types::Peer;
-use crate::{rest, tend};
+use crate::{compare, rest, tend};
 
 /// Pause between two looks for other nodes.
 const LOOK: Duration = Duration::from_millis(300);
@@ -392,6 +392,7 @@ async fn start_meta(
     });
     tend::start(inner);
     rest::start(inner);
+    compare::start(inner);
     Ok(meta)
 }
 
@@ -656,6 +657,7 @@ pub(crate) async fn answer(
         }
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
         ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
+        Ask::Compare(replicas) => compare::answer(inner, &replicas).await,
         Ask::Rest(groups) => Reply::Rests(rest::agree(inner, from.node, &groups)),
     };
     Ok(reply.encode())
