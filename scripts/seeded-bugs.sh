@@ -14,6 +14,13 @@ bugs=(
     "unproven-reads faults f3_f17_f18 I5.stale|I9.sums"
     "partial-answers faults f4_leaders I5.stale|I9.sums|I6.shrunk"
     "cut-at-damage damage salvage_gives_up served.damage"
+    "unsynced-append lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost"
+    "unsynced-vote lib simulated_clusters I8"
+    "early-flushed lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost"
+    "early-purge lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost|log.does.not|was.already.stored"
+    "unproven-reads lib simulated_clusters I5.stale"
+    "clock-in-apply lib simulated_clusters I7.state.hash"
+    "half-written-batch lib simulated_clusters I1.lost|I7|does.not.start|I2"
 )
 tries=${TRIES:-5}
 folder=$(mktemp -d)
@@ -24,7 +31,12 @@ target=${CARGO_TARGET_DIR:-target}
 cargo build --locked --quiet --workspace --features server/seeded_bugs
 cp "$target/debug/isobar" "$folder/isobar"
 export ISOBAR_BIN=$folder/isobar REQUIRE_TIERS=root,tools
-run() { # run BUG PROGRAM TEST SEED: output in a file
+run() { # run BUG PROGRAM TEST SEED: output in a file; the simulation runs a hundred of its own seeds, with the bug in it
+    if [ "$2" = lib ]; then
+        ISOBAR_SEEDED_BUG=$1 ISOBAR_SIM_FIRST=$(($4 * 100)) \
+            cargo test --locked --quiet --workspace --features server/seeded_bugs --lib -- "$3" --nocapture >"$folder/out" 2>&1
+        return
+    fi
     ISOBAR_SEEDED_BUG=$1 ISOBAR_FAULTS_SEED=$4 \
         cargo test --locked --quiet --workspace --test "$2" -- "$3" --nocapture --test-threads=1 >"$folder/out" 2>&1
 }

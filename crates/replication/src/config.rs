@@ -64,6 +64,8 @@ pub struct ReplicationConfig {
     pub linger: Duration,
     /// How long a group must be still before it rests: no heartbeats until something happens. Default 5 s.
     pub rest_after: Duration,
+    /// How often the leader of a shard has its state compared with the other replicas' (I7). Default 10 min.
+    pub compare_every: Duration,
     /// A shard with unflushed data is flushed at least this often. Default 5 min.
     pub flush_age: Duration,
     /// Unflushed bytes over all shards that make the largest ones flush. Default 64 MiB.
@@ -100,6 +102,7 @@ impl Default for ReplicationConfig {
             entry_bytes: 256 << 10,
             linger: Duration::from_millis(5),
             rest_after: Duration::from_secs(5),
+            compare_every: Duration::from_secs(600),
             flush_age: Duration::from_secs(300),
             flush_bytes: 64 << 20,
             log_bytes: 512 << 20,

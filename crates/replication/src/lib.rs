@@ -5,7 +5,7 @@
 //! directory), [`node`] (what is started, and the seams that are answered), `membership` over `forming` and `talk`
 //! (forming, joining, following the cluster's state), `meta` with [`members`] and [`settings`] (that state), `tend`
 //! (groups brought to what it says), `shard` (proposing), `group` (one Raft group), `log_store`, `machine` and `apply`
-//! (openraft's storage over ours), `catch_up` (state from another node), `upkeep` (flush, purge, merge, disk guard), [`status`]. Nothing here knows PromQL,
+//! (openraft's storage over ours), `catch_up` (state from another node), `compare` (replicas are equal), `upkeep` (flush, purge, merge, disk guard), [`status`]. Nothing here knows PromQL,
 //! HTTP or scraping.
 
 pub mod config;
@@ -22,6 +22,7 @@ mod catch_up;
 #[cfg(test)]
 mod cluster_test;
 mod coding;
+mod compare;
 mod forming;
 #[doc(hidden)]
 pub mod fuzz;

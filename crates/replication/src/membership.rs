@@ -36,7 +36,7 @@ use crate::node::{Inner, Local, start_shard};
 use crate::settings::ClusterSettings;
 use crate::talk::{Ask, Hello, Reply, Stand};
 use crate::types::Peer;
-use crate::{reach, rest, tend};
+use crate::{compare, reach, rest, tend};
 
 /// Pause between two looks for other nodes.
 const LOOK: Duration = Duration::from_millis(300);
@@ -393,6 +393,7 @@ async fn start_meta(
     tend::start(inner);
     rest::start(inner);
     reach::start(inner);
+    compare::start(inner);
     Ok(meta)
 }
 
@@ -657,6 +658,7 @@ pub(crate) async fn answer(
         }
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
         ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
+        Ask::Compare(replicas) => compare::answer(inner, &replicas).await,
         Ask::Rest(groups) => Reply::Rests(rest::agree(inner, from.node, &groups)),
     };
     Ok(reply.encode())

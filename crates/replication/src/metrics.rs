@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) replay_left: Gauge,
     pub(crate) terms: Family<ShardLabel, Gauge>,
     pub(crate) resting: Gauge,
+    pub(crate) compared: Counter,
+    pub(crate) differing: Gauge,
     pub(crate) fetched_bytes: Counter,
     pub(crate) installed_snapshots: Counter,
     pub(crate) members: Gauge,
@@ -67,6 +69,8 @@ impl Metrics {
             replay_left: Gauge::default(),
             terms: Family::default(),
             resting: Gauge::default(),
+            compared: Counter::default(),
+            differing: Gauge::default(),
             fetched_bytes: Counter::default(),
             installed_snapshots: Counter::default(),
             members: Gauge::default(),
@@ -144,6 +148,16 @@ impl Metrics {
             "resting_groups",
             "Groups of this node in which nothing happens, and whose timers stand still",
             metrics.resting.clone(),
+        );
+        r.register(
+            "compared_replicas",
+            "Replicas on other nodes whose state was compared with the one here, which leads",
+            metrics.compared.clone(),
+        );
+        r.register(
+            "differing_replicas",
+            "Replicas of this node whose state differed from their leader's at the same log entry; always 0",
+            metrics.differing.clone(),
         );
         r.register_with_unit(
             "fetched",

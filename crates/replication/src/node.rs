@@ -27,6 +27,7 @@ use crate::ReplicationError;
 use crate::apply::ApplyPool;
 use crate::calls::Calls;
 use crate::catch_up;
+use crate::compare::Differing;
 use crate::config::{PeerTls, Peering, ReplicationConfig};
 use crate::folder::{DataFolder, Identity, Standing};
 use crate::group::{Founders, Ground, Group, LeadError, RETRY};
@@ -120,6 +121,7 @@ pub(crate) struct Inner {
     turns: Semaphore,
     pub(crate) router: Router,
     pub(crate) heard: Heard,
+    pub(crate) differing: Differing,
 }
 
 /// This node's replicas.
@@ -542,6 +544,7 @@ impl Inner {
             turns: Semaphore::new(REPLAYS),
             router: Router::default(),
             heard: Heard::default(),
+            differing: Differing::default(),
         }))
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use model::{MatchOp, Matcher, NodeId, ShardId, TenantId, TimeRange};
 
 use crate::coding::{In, Out};
+use crate::compare::Compared;
 use crate::folder::Agreement;
 use crate::members::{Candidate, Member};
 use crate::rest::Resting;
@@ -53,6 +54,8 @@ pub(crate) enum Ask {
     Delete { shard: ShardId, what: Deletion },
     /// These groups, which I lead, rest: do you agree?
     Rest(Vec<Resting>),
+    /// This is how shards that I lead stand: do your replicas stand so too?
+    Compare(Vec<Compared>),
 }
 
 /// Which samples go: those in a range of series that one of the selectors matches.
@@ -85,9 +88,19 @@ pub(crate) enum Reply {
     Status(Vec<u8>),
     /// The replicas of the groups that rest here too.
     Rests(Vec<u64>),
+    /// Replicas that are as asked, and those that differ.
+    Compared {
+        equal: Vec<u64>,
+        differing: Vec<u64>,
+    },
 }
 
 impl Out {
+    fn numbers(&mut self, numbers: &[u64]) {
+        self.number(numbers.len() as u64);
+        numbers.iter().for_each(|number| self.number(*number));
+    }
+
     fn candidate(&mut self, candidate: &Candidate) {
         self.number(candidate.node.0);
         for text in [&candidate.name, &candidate.zone, &candidate.address] {
@@ -150,6 +163,14 @@ impl Out {
 }
 
 impl In<'_> {
+    fn numbers(&mut self) -> Option<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for _ in 0..self.number()? {
+            numbers.push(self.number()?);
+        }
+        Some(numbers)
+    }
+
     fn candidate(&mut self) -> Option<Candidate> {
         let node = NodeId(self.number()?);
         let (name, zone, address) = (self.text()?, self.text()?, self.text()?);
@@ -264,6 +285,15 @@ impl Ask {
                     out.number(*last);
                 }
             }
+            Self::Compare(replicas) => {
+                out.byte(9);
+                out.number(replicas.len() as u64);
+                for Compared { replica, index, hash } in replicas {
+                    out.number(*replica);
+                    out.number(*index);
+                    out.number(*hash);
+                }
+            }
         }
         out.0
     }
@@ -299,6 +329,14 @@ impl Ask {
                         groups.push(Resting { replica, term, last });
                     }
                     Self::Rest(groups)
+                }
+                9 => {
+                    let mut replicas = Vec::new();
+                    for _ in 0..input.number()? {
+                        let (replica, index, hash) = (input.number()?, input.number()?, input.number()?);
+                        replicas.push(Compared { replica, index, hash });
+                    }
+                    Self::Compare(replicas)
                 }
                 _ => return None,
             };
@@ -343,10 +381,12 @@ impl Reply {
             }
             Self::Rests(replicas) => {
                 out.byte(8);
-                out.number(replicas.len() as u64);
-                for replica in replicas {
-                    out.number(*replica);
-                }
+                out.numbers(replicas);
+            }
+            Self::Compared { equal, differing } => {
+                out.byte(9);
+                out.numbers(equal);
+                out.numbers(differing);
             }
         }
         out.0
@@ -370,13 +410,8 @@ impl Reply {
             5 => Self::NotLeader(input.node()?),
             6 => Self::Held(input.byte()? != 0),
             7 => Self::Status(input.bytes()?.to_vec()),
-            8 => {
-                let mut replicas = Vec::new();
-                for _ in 0..input.number()? {
-                    replicas.push(input.number()?);
-                }
-                Self::Rests(replicas)
-            }
+            8 => Self::Rests(input.numbers()?),
+            9 => Self::Compared { equal: input.numbers()?, differing: input.numbers()? },
             _ => return None,
         };
         input.end()?;
@@ -426,6 +461,7 @@ mod tests {
                 },
             },
             Ask::Rest(vec![Resting { replica: 300, term: 2, last: 70_000 }]),
+            Ask::Compare(vec![Compared { replica: 300, index: 2, hash: u64::MAX }]),
         ];
         for ask in asks {
             let bytes = ask.encode();
@@ -444,6 +480,7 @@ mod tests {
             Reply::Held(true),
             Reply::Status(vec![9]),
             Reply::Rests(vec![300]),
+            Reply::Compared { equal: vec![300], differing: vec![1, 2] },
         ];
         for reply in replies {
             let bytes = reply.encode();

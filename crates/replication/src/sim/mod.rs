@@ -19,7 +19,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -29,6 +29,9 @@ use world::{Options, World};
 /// Tells a process which seed to run, and where to write.
 const SEED_OF_RUN: &str = "ISOBAR_SIM_RUN";
 const FOLDER_OF_RUN: &str = "ISOBAR_SIM_FOLDER";
+
+/// Seeds that once showed a defect; what each run does changes with the program, so they are no more than worth a look.
+const ONCE_FAILED: [u64; 14] = [56, 172, 185, 197, 288, 292, 296, 298, 403, 497, 604, 798, 817, 1472];
 
 /// What a run says at its end, in a file.
 struct Outcome {
@@ -113,18 +116,15 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds, as many at a time as there are cores; the outcomes by seed. Files of those that fail stay.
-fn run_all(first: u64, count: u64) -> BTreeMap<u64, Outcome> {
-    let (next, outcomes) = (AtomicU64::new(first), Mutex::new(BTreeMap::new()));
+fn run_all(seeds: &[u64]) -> BTreeMap<u64, Outcome> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let scratch = scratch();
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        return;
-                    }
+                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else { return };
                     let folder = scratch.path().join(seed.to_string());
                     let outcome = run_apart(seed, &folder);
                     if outcome.failure.is_some() {
@@ -154,6 +154,12 @@ fn keep(folder: &Path, seed: u64) {
 }
 
 #[test]
+fn a_replica_that_differs_is_found() {
+    let folder = scratch();
+    assert_eq!(World::new(Options::calm(), folder.path()).let_one_differ(), Ok(true));
+}
+
+#[test]
 fn simulated_clusters_keep_their_promises() {
     if let (Some(seed), Ok(folder)) = (number(SEED_OF_RUN), std::env::var(FOLDER_OF_RUN)) {
         return run_here(seed, Path::new(&folder));
@@ -170,7 +176,11 @@ fn simulated_clusters_keep_their_promises() {
         keep(&again.path().join("0"), first);
         panic!("two runs of seed {first} differ: {} and {}", twins[0].trace_hash, twins[1].trace_hash);
     }
-    let outcomes = run_all(first, count);
+    let mut seeds: Vec<u64> = (first..first + count).collect();
+    if one.is_none() {
+        seeds.extend(ONCE_FAILED.iter().filter(|seed| !(first..first + count).contains(*seed)));
+    }
+    let outcomes = run_all(&seeds);
     let mut total: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for outcome in outcomes.values() {
         for (what, times) in &outcome.seen {

@@ -223,7 +223,18 @@ impl SimNode {
 
     /// Whether its database has no space.
     pub(crate) fn fill(&self, full: bool) {
-        self.kv.set_faults(Faults { full, ..Faults::default() });
+        self.kv.set_faults(Faults { full, half: self.halves(), ..Faults::default() });
+    }
+
+    #[cfg(feature = "seeded_bugs")]
+    fn halves(&self) -> bool {
+        self.config.log.seeded_bug == Some(storage::log::SeededBug::HalfWrittenBatch)
+    }
+
+    #[cfg(not(feature = "seeded_bugs"))]
+    #[allow(clippy::unused_self, reason = "the twin with the feature has the same shape")]
+    fn halves(&self) -> bool {
+        false
     }
 
     pub(crate) fn jump_wall(&self, ms: i64) {
@@ -309,6 +320,7 @@ pub(crate) fn config(dir: PathBuf, at: usize, expect: usize, shards: u32) -> Rep
         bootstrap_expect: expect,
         shards,
         rest_after: Duration::from_millis(1000),
+        compare_every: Duration::from_secs(2),
         flush_age: Duration::from_secs(3),
         flush_bytes: 16 << 10,
         log_bytes: 192 << 10,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::seam::ReadLevel;
-use model::{NodeId, ShardId};
+use model::{LogIndex, NodeId, ShardId};
 use parking_lot::Mutex;
 #[cfg(feature = "seeded_bugs")]
 use storage::log::SeededBug;
@@ -47,6 +47,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Three nodes on which nothing breaks.
+    pub(crate) fn calm() -> Self {
+        let some = Self::of(0);
+        Self { nodes: 3, expect: 3, shards: 1, while_forming: false, kinds: Vec::new(), ..some }
+    }
+
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0b71_0a5);
         let (nodes, expect) = rng.pick(&[(3, 3), (3, 3), (3, 3), (4, 3), (5, 5), (1, 1)]).unwrap_or((3, 3));
@@ -111,6 +117,8 @@ pub(crate) struct World {
     checker: Checker,
     seen: BTreeMap<&'static str, u64>,
     formed: bool,
+    /// Whether a replica differs on purpose: then the checks after each tick are left out.
+    astray: bool,
 }
 
 type Checked = Result<(), String>;
@@ -140,6 +148,7 @@ impl World {
             checker: Checker::default(),
             seen: BTreeMap::new(),
             formed: false,
+            astray: false,
         }
     }
 
@@ -164,7 +173,34 @@ impl World {
         seen.insert("reads checked", self.history.reads);
         seen.insert("leaders", self.checker.terms() as u64);
         seen.insert("simulated ms", self.now);
+        let compared = self.nodes.iter().filter_map(SimNode::inner).map(|inner| inner.metrics.compared.get());
+        seen.insert("replicas compared", compared.sum());
+        if self.nodes.iter().filter_map(SimNode::inner).any(|inner| inner.metrics.differing.get() != 0) {
+            return Err("I7: replicas were taken for different that are equal".to_owned());
+        }
         Ok(seen)
+    }
+
+    /// One replica applies an entry that no other has; gives whether its node says so.
+    pub(crate) fn let_one_differ(&mut self) -> Result<bool, String> {
+        self.form()?;
+        self.settle()?;
+        self.astray = true;
+        let follows = self.nodes.iter().filter_map(SimNode::inner).find_map(|inner| {
+            let (_, handle) = inner.ready_shards().into_iter().find(|(_, h)| h.group.leading().is_none())?;
+            Some((Arc::clone(inner), handle))
+        });
+        let (inner, handle) = follows.ok_or("no replica follows")?;
+        let (index, mark) = handle.shard.applied();
+        let entry = handle.shard.plan_retention(1, 1);
+        let applied = handle.shard.apply(LogIndex(index.0 + 1), &entry, &mark);
+        applied.map_err(|error| error.to_string())?;
+        for _ in 0..20 {
+            self.write(handle.shard.id(), 0, None);
+            self.let_pass(500)?;
+        }
+        let shown = crate::status::own(&inner).replicas[&handle.group.id.0].failed;
+        Ok(shown && inner.metrics.differing.get() == 1)
     }
 
     fn form(&mut self) -> Checked {
@@ -494,7 +530,7 @@ impl World {
         }
         self.take_in()?;
         for node in &self.nodes {
-            if let Some(inner) = node.inner() {
+            if let Some(inner) = node.inner().filter(|_| !self.astray) {
                 self.checker.look(node.at, node.lives, inner)?;
             }
         }

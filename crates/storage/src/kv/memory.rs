@@ -16,6 +16,8 @@ type Map = Arc<BTreeMap<(Family, Vec<u8>), Vec<u8>>>;
 pub struct Faults {
     /// Writes fail as on a full disk.
     pub full: bool,
+    /// Those that fail so leave half of their changes: no store does, a test shows that this would be found.
+    pub half: bool,
     /// Flushes fail.
     pub flush_fails: bool,
     /// Reads fail.
@@ -84,10 +86,14 @@ impl Kv for MemoryKv {
     }
 
     fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        self.fail_if(|f| f.full, true)?;
+        let faults = *self.faults.lock();
+        if !faults.half {
+            self.fail_if(|f| f.full, true)?;
+        }
         let mut visible = self.visible.write();
         let map = Arc::make_mut(&mut visible);
-        for change in batch.changes {
+        let count = if faults.full { batch.changes.len() / 2 } else { batch.changes.len() };
+        for change in batch.changes.into_iter().take(count) {
             match change {
                 Change::Put(family, key, value) => {
                     map.insert((family, key), value);
@@ -98,7 +104,8 @@ impl Kv for MemoryKv {
                 Change::DeleteRange(family, from, until) => remove_range(map, family, &from, &until),
             }
         }
-        Ok(())
+        drop(visible);
+        self.fail_if(|f| f.full, true)
     }
 
     fn flush(&self) -> Result<(), StorageError> {

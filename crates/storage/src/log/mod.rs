@@ -132,12 +132,16 @@ pub enum SeededBug {
     UnprovenReads,
     /// What of a query's data cannot be read counts as empty.
     PartialAnswers,
+    /// A replica leaves entries out that its own clock takes for ten minutes early.
+    ClockInApply,
+    /// A batch that finds the store full is written in part.
+    HalfWrittenBatch,
 }
 
 #[cfg(feature = "seeded_bugs")]
 impl SeededBug {
     /// All of them, with the names that choose them.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("unsynced-append", Self::UnsyncedAppend),
         ("unsynced-vote", Self::UnsyncedVote),
         ("early-flushed", Self::EarlyFlushed),
@@ -145,6 +149,8 @@ impl SeededBug {
         ("early-purge", Self::EarlyPurge),
         ("unproven-reads", Self::UnprovenReads),
         ("partial-answers", Self::PartialAnswers),
+        ("clock-in-apply", Self::ClockInApply),
+        ("half-written-batch", Self::HalfWrittenBatch),
     ];
 
     /// The bug of that name.
@@ -466,6 +472,12 @@ impl NodeLog {
     #[cfg(feature = "seeded_bugs")]
     pub fn seeded_bug(&self) -> Option<SeededBug> {
         self.shared.config.seeded_bug
+    }
+
+    /// `ClockInApply`: whether that bug is on and the wall clock of this node is far behind `now_ms`.
+    #[cfg(feature = "seeded_bugs")]
+    pub(crate) fn takes_for_early(&self, now_ms: i64) -> bool {
+        self.seeded_bug() == Some(SeededBug::ClockInApply) && self.shared.clock.now_ms() + 600_000 < now_ms
     }
 
     /// The failure that stopped the log for good, if there was one.

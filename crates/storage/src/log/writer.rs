@@ -289,7 +289,9 @@ impl Writer {
                 | SeededBug::CutAtDamage
                 | SeededBug::EarlyPurge
                 | SeededBug::UnprovenReads
-                | SeededBug::PartialAnswers,
+                | SeededBug::PartialAnswers
+                | SeededBug::ClockInApply
+                | SeededBug::HalfWrittenBatch,
             ) => true,
         }
     }

@@ -10,7 +10,6 @@ use super::{Shard, State, persist};
 use crate::StorageError;
 use crate::codec::{Reader, open_record, put_varint, seal_record};
 use crate::kv::{Batch, Family, Kv, prefix_end};
-use crate::shard::apply::ApplyWork;
 use crate::transfer::{Give, Incoming, Packer, Subject, write_all};
 
 /// The families that a shard has records in.
@@ -84,7 +83,7 @@ impl Shard {
         self.fresh_pages.lock().clear();
         *position = super::merge::Position::default();
         *planner = super::Planner::default();
-        *state = State { head, mark, entries: 0, entry_bytes: 0, work: ApplyWork::default(), broken: None };
+        *state = State::new(head, mark);
         Ok(())
     }
 }
