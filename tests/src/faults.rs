@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::limits::Group;
 use crate::oracle::Reader;
 use crate::proxy::{Condition, Counters, End};
 use crate::scenario::{HEAL, Scenario};
@@ -276,7 +275,6 @@ impl Fault {
         match standing {
             Self::SlowNetwork => self.needs_relay() && self != Self::IsolateLeader || self.is_storm(),
             Self::SlowFsync => self.needs().contains(&Need::Strace) || self.is_storm(),
-            Self::CpuQuota => self.needs().contains(&Need::Limits) || self.is_storm(),
             _ => self.needs().contains(&Need::Clocks),
         }
     }
@@ -649,19 +647,17 @@ fn until_injected(s: &Scenario, traced: &Traced, count: usize) -> Result<()> {
 pub(crate) struct Standing {
     fault: Fault,
     traced: Vec<Traced>,
-    group: Option<Group>,
     delayed: u64,
 }
 
 impl Standing {
     /// Begins one of `SlowNetwork` (as there, on all links between nodes), `SlowFsync` (30 ms more, on all nodes),
-    /// `CpuQuota` (of the last node, two fifths of a core), `ClockSteps` (all clocks are wrong, each in another way).
+    /// `ClockSteps` (all clocks are wrong, each in another way).
     ///
     /// # Errors
     /// It is another one, or cannot be made.
     pub(crate) fn begin(s: &Scenario, fault: Fault) -> Result<Self> {
-        let mut standing = Self { fault, traced: Vec::new(), group: None, delayed: 0 };
-        let pid = |at: usize| s.cluster.node(at).map(crate::node::Node::pid);
+        let mut standing = Self { fault, traced: Vec::new(), delayed: 0 };
         match fault {
             Fault::SlowNetwork => {
                 standing.delayed = s.cluster.proxy.counters().delayed;
@@ -670,14 +666,10 @@ impl Standing {
             }
             Fault::SlowFsync => {
                 for at in 0..s.cluster.len() {
-                    standing.traced.push(Traced::inject(pid(at)?, "fdatasync:delay_enter=30000")?);
+                    let pid = s.cluster.node(at)?.pid();
+                    standing.traced.push(Traced::inject(pid, "fdatasync:delay_enter=30000")?);
                 }
                 standing.traced.iter().try_for_each(|traced| until_injected(s, traced, 1))?;
-            }
-            Fault::CpuQuota => {
-                let group = Group::cpu(40)?;
-                group.take(pid(s.cluster.len() - 1)?)?;
-                standing.group = Some(group);
             }
             Fault::ClockSteps => clocks::all_wrong(s)?,
             other => anyhow::bail!("{other:?} cannot go on beside others"),
@@ -693,10 +685,7 @@ impl Standing {
                 s.cluster.proxy.counters().delayed - self.delayed
             }
             Fault::ClockSteps => clocks::right(s)?,
-            _ => {
-                let touched = self.traced.iter().map(|traced| Ok(traced.injected()? as u64));
-                touched.sum::<Result<u64>>()? + self.group.as_ref().map_or(Ok(0), Group::throttled)?
-            }
+            _ => self.traced.iter().map(|traced| Ok(traced.injected()? as u64)).sum::<Result<u64>>()?,
         };
         ensure!(seen > 0, "{:?} was never seen to have happened", self.fault);
         Ok((self.fault, seen))

@@ -114,7 +114,7 @@ fn f4_f5_lost_packets_i1_to_i6_i11_i13() -> Result<()> {
 
 /// What can go on beside other faults, as far as this machine has what it needs.
 fn standing() -> Vec<Fault> {
-    let possible = [Fault::SlowNetwork, Fault::SlowFsync, Fault::CpuQuota, Fault::ClockSteps];
+    let possible = [Fault::SlowNetwork, Fault::SlowFsync, Fault::ClockSteps];
     possible.into_iter().filter(|fault| fault.needs().iter().all(|need| need.met())).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::scenario::Scenario;
 /// Clients of a storm, for all nodes together.
 const CLIENTS: usize = 30;
 /// How long a storm lasts at least.
-const STORM: Duration = Duration::from_secs(4);
+const STORM: Duration = Duration::from_secs(2);
 /// Within which time everything is refused that is refused: writes wait for 10 s at most, and a node may be busy.
 const REFUSED: Duration = Duration::from_secs(15);
 /// More memory than any node may have in a storm.
