@@ -54,7 +54,7 @@ impl Options {
     }
 
     pub(crate) fn of(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x0b71_0a5);
+        let mut rng = Rng::new(seed ^ 0x00b7_10a5);
         let (nodes, expect) = rng.pick(&[(3, 3), (3, 3), (3, 3), (4, 3), (5, 5), (1, 1)]).unwrap_or((3, 3));
         // A few kinds a run meet each other more often than all of them would.
         let count = rng.between(2, 7);
@@ -128,7 +128,7 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let net = Net::new(options.nodes, Rng::new(rng.next()));
         let node = |at: usize| {
-            let mut config = config(dir.join(format!("n{at}")), at, options.expect, options.shards);
+            let mut config = config(&dir.join(format!("n{at}")), at, options.expect, options.shards);
             seed_bug(&mut config);
             SimNode::new(at, config, Rng::new(options.seed.wrapping_mul(31).wrapping_add(at as u64)))
         };
@@ -624,7 +624,7 @@ impl World {
 
 #[cfg(feature = "seeded_bugs")]
 fn seed_bug(config: &mut crate::ReplicationConfig) {
-    let named = std::env::var("ISOBAR_SEEDED_BUG").ok();
+    let named = super::setting("ISOBAR_SEEDED_BUG");
     config.log.seeded_bug = named.as_deref().and_then(SeededBug::named);
 }
 
