@@ -14,13 +14,10 @@ bugs=(
     "unproven-reads faults f3_f17_f18 I5.stale|I9.sums"
     "partial-answers faults f4_leaders I5.stale|I9.sums|I6.shrunk"
     "cut-at-damage damage salvage_gives_up served.damage"
-    "unsynced-append lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost"
-    "unsynced-vote lib simulated_clusters I8"
-    "early-flushed lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost"
-    "early-purge lib simulated_clusters I1.lost|I8|part.of.the.log.was.lost|log.does.not|was.already.stored"
-    "unproven-reads lib simulated_clusters I5.stale"
+    "unsynced-append lib simulated_clusters I1.lost|I8|log.reversion"
+    "early-flushed lib simulated_clusters I1.lost|I8|log.reversion"
+    "early-purge lib simulated_clusters I1.lost|I8|panic|all.nodes.are.ready"
     "clock-in-apply lib simulated_clusters I7.state.hash"
-    "half-written-batch lib simulated_clusters I1.lost|I7|does.not.start|I2"
 )
 tries=${TRIES:-5}
 folder=$(mktemp -d)

@@ -17,7 +17,7 @@ struct Log {
 
 /// Writes what is logged to `log` in `folder`, where `ISOBAR_SIM_LOG` names a level.
 pub(crate) fn start(folder: &Path) {
-    let Ok(level) = std::env::var("ISOBAR_SIM_LOG") else { return };
+    let Some(level) = super::setting("ISOBAR_SIM_LOG") else { return };
     let level = level.parse().expect("ISOBAR_SIM_LOG is a level: error, warn, info, debug or trace");
     let file = Mutex::new(File::create(folder.join("log")).expect("a log file"));
     tracing::subscriber::set_global_default(Log { file, level }).expect("the first subscriber");

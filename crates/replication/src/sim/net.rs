@@ -291,7 +291,7 @@ impl Net {
                 let (net, service) = (Arc::clone(self), Arc::clone(&running.service));
                 let back = Wire { from: wire.to, to: wire.from, lane: wire.lane };
                 running.handle.spawn(async move {
-                    let told = tokio::time::timeout(limit, net.answer(&*service, &from, question)).await;
+                    let told = tokio::time::timeout(limit, net.answer(&service, &from, question)).await;
                     // Late answers go nowhere, as when the caller has given up.
                     if let Ok(told) = told {
                         net.send(back, life, waiter, Body::Tell(told));

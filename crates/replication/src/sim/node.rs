@@ -1,7 +1,7 @@
 //! A simulated node: the real one, put together over a log in memory, a store in memory, a clock set from outside and a
 //! runtime of its own whose time stands still unless it is told to go on.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -312,7 +312,7 @@ impl SimNode {
 }
 
 /// The configuration of node `at` of `nodes`, of which `expect` form the cluster.
-pub(crate) fn config(dir: PathBuf, at: usize, expect: usize, shards: u32) -> ReplicationConfig {
+pub(crate) fn config(dir: &Path, at: usize, expect: usize, shards: u32) -> ReplicationConfig {
     ReplicationConfig {
         node_name: format!("n{at}"),
         // One that has others to join never forms alone.
@@ -329,6 +329,6 @@ pub(crate) fn config(dir: PathBuf, at: usize, expect: usize, shards: u32) -> Rep
             cache_bytes: 16 << 10,
             ..storage::log::LogConfig::default()
         },
-        ..crate::node_test::config(&dir)
+        ..crate::node_test::config(dir)
     }
 }

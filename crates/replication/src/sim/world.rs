@@ -54,7 +54,7 @@ impl Options {
     }
 
     pub(crate) fn of(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x0b71_0a5);
+        let mut rng = Rng::new(seed ^ 0x00b7_10a5);
         let (nodes, expect) = rng.pick(&[(3, 3), (3, 3), (3, 3), (4, 3), (5, 5), (1, 1)]).unwrap_or((3, 3));
         // A few kinds a run meet each other more often than all of them would.
         let count = rng.between(2, 7);
@@ -128,7 +128,7 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let net = Net::new(options.nodes, Rng::new(rng.next()));
         let node = |at: usize| {
-            let mut config = config(dir.join(format!("n{at}")), at, options.expect, options.shards);
+            let mut config = config(&dir.join(format!("n{at}")), at, options.expect, options.shards);
             seed_bug(&mut config);
             SimNode::new(at, config, Rng::new(options.seed.wrapping_mul(31).wrapping_add(at as u64)))
         };
@@ -181,8 +181,8 @@ impl World {
         Ok(seen)
     }
 
-    /// One replica applies an entry that no other has; gives whether its node says so.
-    pub(crate) fn let_one_differ(&mut self) -> Result<bool, String> {
+    /// One replica applies an entry that no other has; fails unless its node says so.
+    pub(crate) fn let_one_differ(&mut self) -> Checked {
         self.form()?;
         self.settle()?;
         self.astray = true;
@@ -192,15 +192,28 @@ impl World {
         });
         let (inner, handle) = follows.ok_or("no replica follows")?;
         let (index, mark) = handle.shard.applied();
-        let entry = handle.shard.plan_retention(1, 1);
+        let entry = handle.shard.plan_retention(2, 1);
         let applied = handle.shard.apply(LogIndex(index.0 + 1), &entry, &mark);
         applied.map_err(|error| error.to_string())?;
-        for _ in 0..20 {
-            self.write(handle.shard.id(), 0, None);
+        // What the others apply there is another floor: what comes after it fits both.
+        for node in &self.nodes {
+            let led = node.inner().into_iter().flat_map(|inner| inner.ready_shards());
+            for (term, leads) in led.filter_map(|(_, led)| Some((led.group.leading()?, led))) {
+                node.spawn(async move {
+                    let entry = leads.shard.plan_retention(1, 1);
+                    leads.propose(term, entry).await.expect("a leader in calm proposes");
+                });
+            }
+        }
+        for _ in 0..10 {
             self.let_pass(500)?;
         }
         let shown = crate::status::own(&inner).replicas[&handle.group.id.0].failed;
-        Ok(shown && inner.metrics.differing.get() == 1)
+        let differing = inner.metrics.differing.get();
+        if shown && differing == 1 {
+            return Ok(());
+        }
+        Err(format!("not found: shown {shown}, {differing} differ, {:?}", inner.progress()))
     }
 
     fn form(&mut self) -> Checked {
@@ -611,7 +624,7 @@ impl World {
 
 #[cfg(feature = "seeded_bugs")]
 fn seed_bug(config: &mut crate::ReplicationConfig) {
-    let named = std::env::var("ISOBAR_SEEDED_BUG").ok();
+    let named = super::setting("ISOBAR_SEEDED_BUG");
     config.log.seeded_bug = named.as_deref().and_then(SeededBug::named);
 }
 
