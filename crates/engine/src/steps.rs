@@ -56,7 +56,7 @@ mod tests {
         let mut source = MemorySource::new();
         let labels = |name: &str, more: &[(&str, &str)]| {
             let base = [("__name__", name), ("job", "j"), ("instance", "i")];
-            Labels::from_pairs(base.iter().chain(more)).unwrap()
+            Labels::from_pairs(base.iter().chain(more).copied()).unwrap()
         };
         for minute in 0..4 {
             source.push(&labels("m", &[]), minute * 60_000, 1.0);
