@@ -109,6 +109,12 @@ impl Head {
         Self { next_ref: 1, floor: i64::MIN, clock: i64::MIN, ..Self::default() }
     }
 
+    /// Whether `reference` lies so far beyond all that were given that it can only be damage: the table of refs is as long
+    /// as the largest. Refs that are skipped are those of plans that came to nothing.
+    pub(crate) fn is_far_ref(&self, reference: u64) -> bool {
+        reference > self.next_ref.saturating_add(1 << 26)
+    }
+
     /// The number of tenant `name`, made if it is new.
     pub(crate) fn tenant(&mut self, name: &str) -> Result<u32, DecodeError> {
         if let Some(at) = self.find_tenant(name) {

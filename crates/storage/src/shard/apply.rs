@@ -361,6 +361,9 @@ fn define_series(head: &mut Head, def: &SeriesDef) -> Result<(), ApplyError> {
     if head.find_series(tenant, def.labels.hash128(), &def.labels).is_some() {
         return misfit("its labels have another ref");
     }
+    if head.is_far_ref(def.reference) {
+        return misfit("its ref is far beyond the last");
+    }
     let source = &mut head.sources[def.source as usize];
     if def.slot as usize > source.slots.len() + MAX_GAP {
         return misfit("its slot is far beyond the last");

@@ -624,6 +624,9 @@ pub(crate) fn load(kv: &dyn Kv, shard: ShardId, replica: ReplicaId) -> Result<(H
         let what = "series";
         let reference =
             number64(key).ok_or_else(|| StorageError::corrupt(place(what), "its key is too short"))?;
+        if head.is_far_ref(reference) {
+            return Err(StorageError::corrupt(place(what), "its ref is far beyond the last"));
+        }
         let record = read_series(&open(what, value)?).map_err(bad(what))?;
         let Some(source) = head.sources.get_mut(record.source as usize) else {
             return Err(StorageError::corrupt(place(what), "its source does not exist"));
