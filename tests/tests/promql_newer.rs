@@ -53,26 +53,21 @@ fn start(program: &str, folder: &Path) -> Result<(Helper, String)> {
     let child = Helper(child);
     let (sender, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
+        let mut listening = String::new();
         for line in log.lines().map_while(Result::ok) {
             if line.contains("msg=\"Listening on\"")
                 && let Some(address) = line.split("address=").nth(1)
             {
+                address.trim().clone_into(&mut listening);
+            }
+            if line.contains("Server is ready to receive web requests") {
                 // The test may have ended.
-                let _ = sender.send(address.trim().to_owned());
+                let _ = sender.send(listening.clone());
             }
         }
     });
     let address = address.recv_timeout(std::time::Duration::from_secs(60));
-    let address = address.context("Prometheus says where it listens")?;
-    // It answers 503 until its store is open.
-    let mut client = Client::new(&address);
-    for _ in 0..600 {
-        if client.request("GET", "/-/ready", &[], &[])?.0 == 200 {
-            return Ok((child, address));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    bail!("Prometheus at {address} does not become ready")
+    Ok((child, address.context("Prometheus says that it is ready")?))
 }
 
 /// What is sent in one request after the other. Upstream takes a series' floats before its histograms, and would refuse
