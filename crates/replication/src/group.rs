@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::seam::ShardWriteError;
 use model::{Failure, LogIndex, NodeId, ReplicaId};
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::rt::WatchReceiver as _;
 use openraft::{ChangeMembers, Config, Instant as _, ReadPolicy, SnapshotPolicy};
@@ -499,6 +499,16 @@ impl Group {
     pub(crate) fn replay_left(&self) -> u64 {
         let last = self.log.state(self.id).ok().and_then(|state| state.last).map_or(0, |last| last.index);
         last.saturating_sub(self.applied.borrow().as_ref().map_or(0, RaftLogId::index))
+    }
+
+    /// Why Raft has stopped by itself, if it has: an entry that cannot be applied, a panic, a log that failed. Nothing but a
+    /// restart of the node starts it again.
+    pub(crate) fn broken(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        match &metrics.borrow_watched().running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        }
     }
 
     /// Stops Raft; the log and the state stay.

@@ -587,16 +587,22 @@ impl Inner {
         if let Some(reason) = self.membership.failure() {
             progress.failed.push(("meta group".to_owned(), reason));
         }
-        if self.meta.load().as_ref().is_some_and(|meta| self.is_caught_up(meta)) {
-            progress.ready += 1;
+        if let Some(meta) = self.meta.load().as_ref() {
+            match meta.broken() {
+                Some(reason) => progress.failed.push(("meta group".to_owned(), reason)),
+                None => progress.ready += usize::from(self.is_caught_up(meta)),
+            }
         }
         for (id, local) in &*shards {
             match local {
                 Local::Starting => {}
-                Local::Ready(handle) => {
-                    progress.ready += usize::from(self.is_caught_up(&handle.group));
-                    progress.entries_left += handle.group.replay_left();
-                }
+                Local::Ready(handle) => match handle.group.broken() {
+                    Some(reason) => progress.failed.push((format!("shard {id}"), reason)),
+                    None => {
+                        progress.ready += usize::from(self.is_caught_up(&handle.group));
+                        progress.entries_left += handle.group.replay_left();
+                    }
+                },
                 Local::Failed(reason) => progress.failed.push((format!("shard {id}"), reason.clone())),
             }
         }

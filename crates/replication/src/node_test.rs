@@ -8,6 +8,7 @@ use model::seam::{
     ShardWriteError, ShardWriter, SystemClock,
 };
 use model::{Labels, MatchOp, Matcher, Sample, ShardId, TenantId, TimeRange};
+use openraft::rt::WatchReceiver as _;
 use prometheus_client::registry::Registry;
 use storage::log::LogConfig;
 
@@ -208,5 +209,28 @@ fn the_log_stays_bounded_and_damage_below_the_durable_state_heals() {
         let node = open(&config).await;
         assert_eq!(read(&node, shards[0]).await.len(), 2000 * step as usize);
         node.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_group_that_stopped_at_an_entry_is_told_and_the_others_go_on() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(&config(dir.path())).await;
+        assert_eq!(node.unready(), None);
+        let group = Arc::clone(&node.inner.ready(ShardId(0)).await.unwrap().group);
+        let term = group.leading().unwrap();
+        let damaged = bytes::Bytes::from_static(b"\xff\xff this is no entry");
+        assert!(group.propose(damaged, term).await.is_err());
+        let mut metrics = group.raft().metrics();
+        while group.broken().is_none() {
+            tokio::time::timeout(Duration::from_secs(20), metrics.changed()).await.unwrap().unwrap();
+        }
+        let failed = node.progress().failed;
+        assert!(matches!(&failed[..], [(shard, _)] if shard == "shard 0"), "{failed:?}");
+        assert!(!node.caught_up());
+        assert!(node.unready().unwrap().contains("has stopped"), "{:?}", node.unready());
+        assert!(node.write(ShardId(0), batch(0..1, 0)).await.is_err());
+        write(&node, ShardId(1), 1, 0..2).await;
     });
 }

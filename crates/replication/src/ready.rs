@@ -1,6 +1,6 @@
 //! Whether this node is as good as any other for clients and for those who restart nodes one by one, once it has started.
 //!
-//! It is not while its log has failed, nor while one of its replicas is far behind its leader without a break for
+//! It is not while its log has failed or one of its groups has stopped by itself, nor while one of its replicas is far behind its leader without a break for
 //! [`PATIENCE`]: then another node that is stopped may be the last one with what this one lacks. It stays ready without a
 //! leader or a majority: it cannot tell whether it is alone or all are, and if all were taken out of a service, clients
 //! would get nothing instead of 503 with the shard's name, and nobody a status or a stale read. Nor does it matter that
@@ -48,6 +48,10 @@ pub(crate) fn look(inner: &Inner) {
 pub(crate) fn unready(inner: &Inner) -> Option<String> {
     if let Some(error) = inner.log.failure() {
         return Some(error.to_string());
+    }
+    let stopped = |group: &std::sync::Arc<crate::group::Group>| Some((group.name.clone(), group.broken()?));
+    if let Some((name, reason)) = inner.groups.read().values().find_map(stopped) {
+        return Some(format!("the replica of {name} here has stopped: {reason}"));
     }
     let group = inner.behind.first(inner.clock.monotonic())?;
     let name = inner.groups.read().get(&group).map_or_else(|| group.to_string(), |group| group.name.clone());

@@ -78,7 +78,8 @@ pub(crate) fn own(inner: &Inner) -> OwnStatus {
             let (leads, ready) = (group.leading().is_some(), inner.is_caught_up(group));
             let votes = group.membership().voter_ids().any(|id| id == group.id.0);
             // One that differs from its leader's is nothing to rely on.
-            let failed = inner.differing.contains(group.id.0);
+            let failed = inner.differing.contains(group.id.0) || group.broken().is_some();
+            let ready = ready && !failed;
             (group.id.0, ReplicaView { applied, committed, leads, ready, failed, votes, full })
         })
         .collect();
