@@ -218,7 +218,7 @@ fn a_group_that_stopped_at_an_entry_is_told_and_the_others_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let node = open(&config(dir.path())).await;
         assert_eq!(node.unready(), None);
-        let group = Arc::clone(&node.inner.ready(ShardId(0)).await.unwrap().group);
+        let group = Arc::clone(&node.inner.ready(ShardId(1)).await.unwrap().group);
         let term = group.leading().unwrap();
         let damaged = bytes::Bytes::from_static(b"\xff\xff this is no entry");
         assert!(group.propose(damaged, term).await.is_err());
@@ -227,10 +227,10 @@ fn a_group_that_stopped_at_an_entry_is_told_and_the_others_go_on() {
             tokio::time::timeout(Duration::from_secs(20), metrics.changed()).await.unwrap().unwrap();
         }
         let failed = node.progress().failed;
-        assert!(matches!(&failed[..], [(shard, _)] if shard == "shard 0"), "{failed:?}");
+        assert!(matches!(&failed[..], [(shard, _)] if shard == "shard 1"), "{failed:?}");
         assert!(!node.caught_up());
         assert!(node.unready().unwrap().contains("has stopped"), "{:?}", node.unready());
-        assert!(node.write(ShardId(0), batch(0..1, 0)).await.is_err());
-        write(&node, ShardId(1), 1, 0..2).await;
+        assert!(node.write(ShardId(1), batch(0..1, 0)).await.is_err());
+        write(&node, ShardId(2), 1, 0..2).await;
     });
 }

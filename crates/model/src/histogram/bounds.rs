@@ -30,7 +30,7 @@ pub fn exponential_bound(index: impl Into<i64>, schema: i8) -> f64 {
 }
 
 /// `2^(i / 256 - 1)`: the lower bounds of the buckets of schema 8 from one half to one. Schema `s` uses every
-/// `2^(8 - s)`th. Two thirds of them are one unit in the last place away from what is nearest to that power: the
+/// `2^(8 - s)`th. Two thirds of them are a unit or a few in the last place away from what is nearest to that power: the
 /// numbers are those of upstream (`model/histogram/generic.go`, `exponentialBounds`), and answers show them to the last
 /// digit.
 #[rustfmt::skip]
@@ -118,7 +118,10 @@ mod tests {
             for index in 0i32..1 << schema {
                 let bound = exponential_bound(index, schema);
                 let power = f64::exp2(f64::from(index) / f64::from(1 << schema));
-                assert!((bound / power - 1.0).abs() <= f64::EPSILON, "bucket {index} of schema {schema}");
+                assert!(
+                    (bound / power - 1.0).abs() <= 4.0 * f64::EPSILON,
+                    "bucket {index} of schema {schema}"
+                );
                 assert!(bound < exponential_bound(index + 1, schema));
             }
         }

@@ -120,9 +120,9 @@ fn exemplars_are_kept_in_order_and_come_back() {
     };
     let wanted = vec![
         (labels(0), vec![(5, "a".to_owned()), (7, "c".to_owned()), (8, "e".to_owned())]),
-        (labels(6), vec![(6, "b".to_owned())]),
         (labels(20), vec![(0, "f".to_owned())]),
         (labels(21), vec![(0, "g".to_owned())]),
+        (labels(6), vec![(6, "b".to_owned())]),
     ];
     assert_eq!(shown(&node, TimeRange::ALL), wanted);
     assert_eq!(
