@@ -38,9 +38,11 @@ impl Clocks {
     /// Makes the clock of a node wrong, in libfaketime's words: `+3600` is an hour ahead, `+0 x10` runs ten times as fast
     /// since the process began, `2026-11-28 12:00:00` (UTC) stands still. `+0` is right.
     pub fn set(&self, at: usize, wrong: &str) -> Result<()> {
+        // A rate that was set once holds until another one is set.
+        let rate = if wrong.starts_with(['+', '-']) && !wrong.contains('x') { " x1" } else { "" };
         // Replaced at once: it is read at any moment.
         let new = self.folder.path().join(format!("{at}.new"));
-        std::fs::write(&new, format!("{wrong}\n")).context("writing a clock")?;
+        std::fs::write(&new, format!("{wrong}{rate}\n")).context("writing a clock")?;
         std::fs::rename(new, self.file(at)).context("replacing a clock")
     }
 

@@ -61,6 +61,11 @@ impl Annotation {
         format!("{}{detail} ({line}:{column})", self.text)
     }
 
+    /// Whether it gathers details of all its places.
+    fn is_gathered(&self) -> bool {
+        self.detail != Detail::None
+    }
+
     /// Takes what an earlier annotation with the same text gathered.
     fn absorb(&mut self, earlier: Self) {
         match (&mut self.detail, earlier.detail) {
@@ -89,7 +94,8 @@ impl Annotation {
 }
 
 /// The annotations of an evaluation, each text once, in order of kind and text. Of several places with the same text
-/// the one is kept that is evaluated last, as upstream has it: what is around another, else what is to the right.
+/// the one is kept that is evaluated last, as upstream has it: what is around another, else what is to the right. Of those
+/// that gather details it is the first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Annotations {
     all: BTreeMap<(AnnotationKind, String), Annotation>,
@@ -117,7 +123,8 @@ impl Annotations {
         let key = (annotation.kind, annotation.text.clone());
         if let Some(earlier) = self.all.remove(&key) {
             let evaluated = |(start, end): (u32, u32)| (end, u32::MAX - start);
-            if evaluated(earlier.span) > evaluated(annotation.span) {
+            let is_later = evaluated(earlier.span) > evaluated(annotation.span);
+            if is_later != annotation.is_gathered() {
                 annotation.span = earlier.span;
             }
             annotation.absorb(earlier);
@@ -379,5 +386,29 @@ impl Annotations {
 
     pub(crate) fn mismatched_custom_buckets(&mut self, operation: Operation, span: Span) {
         self.info(&format!("mismatched custom buckets were reconciled during {}", operation.as_str()), span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_places_the_one_evaluated_last_is_told_or_the_first_of_what_gathers() {
+        let span = |start, end| Span { start, end };
+        // Around another, and to its right.
+        for (a, b, kept) in [((10, 30), (15, 25), 10), ((10, 30), (40, 50), 40), ((10, 50), (40, 50), 10)] {
+            for (first, second) in [(a, b), (b, a)] {
+                let mut all = Annotations::default();
+                all.add(AnnotationKind::Info, "text", span(first.0, first.1));
+                all.add(AnnotationKind::Info, "text", span(second.0, second.1));
+                assert_eq!(all.iter().map(|a| a.span.0).collect::<Vec<_>>(), [kept], "{first:?} {second:?}");
+            }
+        }
+        for spans in [[span(10, 30), span(40, 50)], [span(40, 50), span(10, 30)]] {
+            let mut all = Annotations::default();
+            spans.into_iter().for_each(|span| all.start_time_overlap("m", span));
+            assert_eq!(all.iter().map(|a| a.span.0).collect::<Vec<_>>(), [10]);
+        }
     }
 }
