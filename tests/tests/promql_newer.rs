@@ -8,16 +8,13 @@
 //! `docs/promql.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use benches::http::{Client, encoded};
 use model::Labels;
 use serde_json::Value;
 use tests::node::Node;
-use tests::peer::Helper;
+use tests::peer::start_prometheus;
 use tests::random_query::{Queries, Random, TIMES, series};
 use tests::remote_write::{Series, Version, body_v2, send, series_of};
 
@@ -34,40 +31,6 @@ const PER_DATA: u64 = 100;
 )]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-/// Starts the Prometheus at `program` with an empty store in `folder`; gives its address.
-fn start(program: &str, folder: &Path) -> Result<(Helper, String)> {
-    std::fs::create_dir_all(folder)?;
-    let config = folder.join("prometheus.yml");
-    std::fs::write(&config, "scrape_configs: []\n")?;
-    let mut child = Command::new(program)
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-        .args(["--web.listen-address=127.0.0.1:0", "--web.enable-remote-write-receiver"])
-        .arg(format!("{FEATURES},promql-extended-range-selectors"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let log = BufReader::new(child.stderr.take().context("standard error is piped")?);
-    let child = Helper(child);
-    let (sender, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut listening = String::new();
-        for line in log.lines().map_while(Result::ok) {
-            if line.contains("msg=\"Listening on\"")
-                && let Some(address) = line.split("address=").nth(1)
-            {
-                address.trim().clone_into(&mut listening);
-            }
-            if line.contains("Server is ready to receive web requests") {
-                // The test may have ended.
-                let _ = sender.send(listening.clone());
-            }
-        }
-    });
-    let address = address.recv_timeout(std::time::Duration::from_secs(60));
-    Ok((child, address.context("Prometheus says that it is ready")?))
 }
 
 /// What is sent in one request after the other. Upstream takes a series' floats before its histograms, and would refuse
@@ -257,7 +220,9 @@ fn random_queries_answer_as_prometheus_3_does() -> Result<()> {
     for block in 0..count.div_ceil(PER_DATA) {
         let seed = first + block;
         let node = Node::start(&folder.path().join(format!("ours-{seed}")), &flags)?;
-        let (_peer, address) = start(&program, &folder.path().join(format!("theirs-{seed}")))?;
+        let theirs = folder.path().join(format!("theirs-{seed}"));
+        let (_peer, address) =
+            start_prometheus(&program, &theirs, &format!("{FEATURES},promql-extended-range-selectors"))?;
         let mut random = Random::new(seed);
         let parts = in_order(series_of(&series(&mut random))?)?;
         let (mut ours, mut theirs) = (node.client(), Client::new(&address));

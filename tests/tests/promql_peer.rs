@@ -7,9 +7,6 @@
 //! asked (400) and which.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use benches::http::{Client, encoded};
@@ -17,6 +14,7 @@ use model::seam::{Clock as _, SystemClock};
 use serde_json::Value;
 use tests::node::Node;
 use tests::oracle::{SeriesToSend, write_body};
+use tests::peer::start_prometheus;
 use tests::tier;
 
 /// Repeatable noise (xorshift).
@@ -36,54 +34,6 @@ impl Noise {
 
     fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
         of[self.below(of.len())]
-    }
-}
-
-/// A Prometheus that takes remote writes, ended with the test.
-struct Peer {
-    child: Child,
-    address: String,
-}
-
-impl Peer {
-    fn start(folder: &Path) -> Result<Result<Self, String>> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers.sh");
-        let found = Command::new(script).args(["prometheus", "prometheus"]).output()?;
-        if !found.status.success() {
-            return Ok(Err(String::from_utf8_lossy(&found.stderr).trim().to_owned()));
-        }
-        let config = folder.join("peer.yml");
-        std::fs::write(&config, "scrape_configs: []\n")?;
-        let mut child = Command::new(String::from_utf8_lossy(&found.stdout).trim())
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("peer").display()))
-            .args(["--web.listen-address=127.0.0.1:0", "--web.enable-remote-write-receiver"])
-            .args(["--enable-feature=promql-at-modifier,promql-negative-offset"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let log = BufReader::new(child.stderr.take().context("standard error is piped")?);
-        let (sender, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                if line.contains("msg=\"Listening on\"")
-                    && let Some(address) = line.split("address=").nth(1)
-                {
-                    // The test may have ended.
-                    let _ = sender.send(address.trim().to_owned());
-                }
-            }
-        });
-        let address = address.recv_timeout(std::time::Duration::from_secs(60));
-        let address = address.context("Prometheus says where it listens")?;
-        Ok(Ok(Self { child, address }))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -343,13 +293,15 @@ fn setting(name: &str, default: u64) -> u64 {
 #[allow(clippy::print_stdout, reason = "a conformance run prints its counts")]
 fn random_queries_answer_as_prometheus_does() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let peer = match Peer::start(folder.path())? {
-        Ok(peer) => peer,
+    let program = match tests::peer::prometheus() {
+        Ok(program) => program,
         Err(reason) => {
             tier("peers", Some(reason));
             return Ok(());
         }
     };
+    let features = "--enable-feature=promql-at-modifier,promql-negative-offset";
+    let (_peer, address) = start_prometheus(&program, &folder.path().join("peer"), features)?;
     let node = Node::start(&folder.path().join("data"), &[])?;
     let (queries, seed) = (setting("ISOBAR_DIFF_QUERIES", 400), setting("ISOBAR_DIFF_SEED", 42));
     let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -363,7 +315,7 @@ fn random_queries_answer_as_prometheus_does() -> Result<()> {
         ("Content-Encoding", "snappy"),
         ("X-Prometheus-Remote-Write-Version", "0.1.0"),
     ];
-    let (mut ours, mut theirs) = (node.client(), Client::new(&peer.address));
+    let (mut ours, mut theirs) = (node.client(), Client::new(&address));
     for client in [&mut ours, &mut theirs] {
         let (status, text) = client.request("POST", "/api/v1/write", &headers, &body)?;
         if status >= 300 {
