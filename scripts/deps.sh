@@ -29,6 +29,7 @@ if [ "$stage" = test ]; then
     want iproute2 command -v ip
     want nftables command -v nft
     # Debian's Python makes no environments without it.
+    want chromium command -v chromium
     want python3-venv python3 -c 'import ensurepip, venv'
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

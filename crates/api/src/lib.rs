@@ -1,4 +1,4 @@
-//! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the page at `/graph`.
+//! The HTTP interface: Prometheus's API, the remote-write receiver, the operating paths, and the pages.
 //!
 //! Reading order: [`ApiState`] (what the paths work on), [`router()`] (which path is which, by the table of
 //! `endpoints`), then one file for each family of paths: `query`, `read`, `federate`, `search`, `write`, `otlp`, `targets`,

@@ -1,5 +1,5 @@
-//! The page at `/graph`: three files, embedded, without a build step. Everything in it is relative to its own path,
-//! so that it works under any prefix.
+//! The pages: one document and its files, embedded, without a build step. The document shows what the last part of its
+//! address names. Everything in it is relative to its own path, so that it works under any prefix.
 
 use std::sync::Arc;
 
@@ -12,21 +12,33 @@ use http::header;
 use crate::state::ApiState;
 
 const PAGE: &str = include_str!("../ui/index.html");
-const SCRIPT: &str = include_str!("../ui/app.js");
-const STYLE: &str = include_str!("../ui/app.css");
 const ICON: &str = include_str!("../ui/favicon.svg");
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
+
+/// The files of the document: path, media type, text.
+const FILES: [(&str, &str, &str); 9] = [
+    ("/ui/app.css", "text/css; charset=utf-8", include_str!("../ui/app.css")),
+    ("/ui/app.js", SCRIPT, include_str!("../ui/app.js")),
+    ("/ui/base.js", SCRIPT, include_str!("../ui/base.js")),
+    ("/ui/chart.js", SCRIPT, include_str!("../ui/chart.js")),
+    ("/ui/cluster.js", SCRIPT, include_str!("../ui/cluster.js")),
+    ("/ui/complete.js", SCRIPT, include_str!("../ui/complete.js")),
+    ("/ui/pages.js", SCRIPT, include_str!("../ui/pages.js")),
+    ("/ui/query.js", SCRIPT, include_str!("../ui/query.js")),
+    ("/favicon.svg", IMAGE, ICON),
+];
 
 /// Scripts, styles and requests only from this server; nothing inline; no frames around the page from elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-/// The files that the page is made of.
+/// The files that the pages are made of.
 pub(crate) fn files() -> Router<Arc<ApiState>> {
-    Router::new()
-        .route("/ui/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/ui/app.css", get(async || file("text/css; charset=utf-8", STYLE)))
-        .route("/favicon.svg", get(async || file("image/svg+xml", ICON)))
-        .route("/favicon.ico", get(async || file("image/svg+xml", ICON)))
+    let icon = Router::new().route("/favicon.ico", get(async || file(IMAGE, ICON)));
+    FILES
+        .into_iter()
+        .fold(icon, |router, (path, media, text)| router.route(path, get(async move || file(media, text))))
 }
 
 /// Sends the browser to page `name`, with the query string that it came with.

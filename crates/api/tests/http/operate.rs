@@ -177,7 +177,18 @@ async fn the_page_comes_with_its_files_and_a_strict_policy() {
         assert!(home.status.is_redirection());
         assert!(home.header("location").starts_with("/graph"), "{}", home.header("location"));
     }
-    for path in ["/graph", "/targets", "/status"] {
+    for path in [
+        "/graph",
+        "/cluster",
+        "/alerts",
+        "/rules",
+        "/targets",
+        "/service-discovery",
+        "/tsdb-status",
+        "/config",
+        "/flags",
+        "/status",
+    ] {
         let page = server.get(path).await;
         assert_eq!(page.status, 200);
         let policy = page.header("content-security-policy");
@@ -186,6 +197,7 @@ async fn the_page_comes_with_its_files_and_a_strict_policy() {
     }
     for (path, media) in [
         ("/ui/app.js", "text/javascript; charset=utf-8"),
+        ("/ui/cluster.js", "text/javascript; charset=utf-8"),
         ("/ui/app.css", "text/css; charset=utf-8"),
         ("/favicon.ico", "image/svg+xml"),
     ] {
