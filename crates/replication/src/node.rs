@@ -220,6 +220,13 @@ impl Replication {
         self.inner.node
     }
 
+    /// This node's name in a cluster that has other members, too; none while it is alone or in no cluster.
+    pub fn name_among_others(&self) -> Option<String> {
+        let cluster = self.inner.cluster.load_full()?;
+        let own = cluster.members.get(&self.inner.node)?;
+        (cluster.members.len() > 1).then(|| own.name.clone())
+    }
+
     /// The shard map, kept current.
     pub fn shard_map(&self) -> Arc<ArcSwap<ShardMap>> {
         Arc::clone(&self.inner.map)

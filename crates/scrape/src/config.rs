@@ -83,6 +83,9 @@ pub struct JobConfig {
     /// The job's targets are this node: its metrics are taken in the process. Only the built-in configuration has such a
     /// job; a file names addresses, and what is there is asked as anybody is.
     pub own: bool,
+    /// What label `instance` calls this node where a target's address is loopback (`localhost`, `127.0.0.1`, `[::1]`), so
+    /// that nodes of one cluster tell what they scrape of themselves apart; absent = the address as it is.
+    pub loopback_name: Option<String>,
     /// How to connect and authenticate.
     pub http: HttpConfig,
     /// Rules for targets.
@@ -125,6 +128,7 @@ impl JobConfig {
             native_histogram_bucket_limit: 0,
             native_histogram_min_bucket_factor: 0.0,
             own: false,
+            loopback_name: None,
             http: HttpConfig::default(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),

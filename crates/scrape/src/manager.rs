@@ -21,6 +21,7 @@ use crate::error::ScrapeError;
 use crate::metrics::Metrics;
 use crate::own::OwnMetrics;
 use crate::pool::{Pool, Prepared};
+use crate::target::is_loopback;
 
 /// Memory for bodies larger than 1 MiB that are being read or parsed, all together.
 const BODY_BUDGET: usize = 512 << 20;
@@ -77,7 +78,7 @@ impl Options {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let Some((host, port)) = authority.rsplit_once(':') else { return url.to_owned() };
-        if !["127.0.0.1", "localhost", "::1", "[::1]"].contains(&host) {
+        if !is_loopback(host) {
             return url.to_owned();
         }
         if port.parse() == Ok(external.own_port) {

@@ -126,9 +126,24 @@ pub fn populate_labels(
         builder.remove(&name);
     }
     if builder.get(INSTANCE).is_none() {
-        builder.set(INSTANCE, &address);
+        builder.set(INSTANCE, &instance_of(&address, job.loopback_name.as_deref()));
     }
     builder.build().map(|labels| (discovered, Some(labels))).map_err(|e| e.to_string())
+}
+
+/// Whether `host` is this machine's loopback, as configurations write it.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    ["127.0.0.1", "localhost", "::1", "[::1]"].contains(&host)
+}
+
+/// The label `instance` of a target that got none: its address, with the node's name for a loopback host.
+fn instance_of(address: &str, node: Option<&str>) -> String {
+    let Some(node) = node else { return address.to_owned() };
+    match address.rsplit_once(':') {
+        _ if is_loopback(address) => node.to_owned(),
+        Some((host, port)) if is_loopback(host) => format!("{node}:{port}"),
+        _ => address.to_owned(),
+    }
 }
 
 /// Fails on an address that cannot be one: upstream refuses those with a slash, since people paste URLs.
@@ -322,6 +337,16 @@ mod tests {
             &[("env", "prod")],
             "http://a:80/metrics env=prod,instance=a:80,job=node",
         );
+    }
+
+    #[test]
+    fn what_a_node_of_several_scrapes_of_itself_has_its_name() {
+        let job = job(|job| job.loopback_name = Some("n1".into()));
+        check(&job, "localhost:80", &[], "http://localhost:80/metrics instance=n1:80,job=node");
+        check(&job, "[::1]:80", &[], "http://[::1]:80/metrics instance=n1:80,job=node");
+        check(&job, "127.0.0.1", &[], "http://127.0.0.1/metrics instance=n1,job=node");
+        check(&job, "localhost:80", &[("instance", "x")], "http://localhost:80/metrics instance=x,job=node");
+        check(&job, "a:80", &[], "http://a:80/metrics instance=a:80,job=node");
     }
 
     #[test]

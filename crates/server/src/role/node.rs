@@ -68,7 +68,10 @@ impl Configuration {
     }
 
     async fn apply(&self) -> Result<(), String> {
-        let loaded = load(&self.flags, &self.web).map_err(|e| e.to_string())?;
+        let mut loaded = load(&self.flags, &self.web).map_err(|e| e.to_string())?;
+        if let Some(name) = self.replication.name_among_others() {
+            among_others(&mut loaded, &name);
+        }
         web::reload(self.flags.web_config.as_deref(), &self.web)?;
         let log = loaded.global.query_log.clone();
         self.frontend.set_query_log(log.as_deref()).map_err(|error| {
@@ -98,6 +101,20 @@ fn load(flags: &ServeFlags, web: &WebSource) -> Result<Loaded, ConfigError> {
             let scheme = if web.load().tls().is_some() { "https" } else { "http" };
             config::builtin(scheme, flags.listen.first().map_or(9090, SocketAddr::port))
         }
+    }
+}
+
+/// What changes in the configuration of node `name` of several: its own loopback targets carry its name, and nobody divides
+/// the targets yet.
+fn among_others(loaded: &mut Loaded, name: &str) {
+    let jobs = &mut loaded.scrape.jobs;
+    for job in jobs.iter_mut() {
+        job.loopback_name = Some(name.to_owned());
+    }
+    if jobs.iter().any(|job| !job.own) {
+        let line = "scrape_configs: dividing targets among nodes (each node given this file scrapes all of them; give it to one)";
+        tracing::warn!(setting = line, "not active yet");
+        loaded.not_active.push(line.to_owned());
     }
 }
 
