@@ -392,6 +392,19 @@ fn a_removed_node_and_one_of_another_cluster_are_refused() {
         assert!(!two.caught_up());
         two.shutdown().await.unwrap();
 
+        // One of a cluster with another name is told so, and where.
+        let (site, listener) = Site::new("u").await;
+        let config = ReplicationConfig { cluster_name: Some("us".to_owned()), ..site.config(&join, 1) };
+        let foreign = site.start_with(listener, config).await;
+        until("it says who refuses it", async || {
+            let waits = foreign.progress().waits_for;
+            waits.contains(&first.address)
+                && waits.contains("is of cluster \"us\"")
+                && waits.contains("--cluster.name")
+        })
+        .await;
+        foreign.shutdown().await.unwrap();
+
         let (other, listener) = Site::new("x").await;
         let alone = other.start_with(listener, other.config(&[], 1)).await;
         ready(&[&alone]).await;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use model::{Failure, NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
-use rpc::Identity as PeerIdentity;
+use rpc::{Identity as PeerIdentity, PeerError};
 use storage::log::GroupId;
 use tokio::sync::Notify;
 
@@ -180,10 +180,10 @@ impl Inner {
     }
 
     /// Asks whoever is at `address`.
-    async fn ask_at(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Reply, Failure> {
+    async fn ask_at(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Reply, PeerError> {
         let answer = self.peers.meta_at(address, ask.encode().into(), limit).await?;
-        Reply::decode(&answer)
-            .ok_or_else(|| Failure::internal(format!("{address} gave an answer that does not decode")))
+        let garbled = || Failure::internal(format!("{address} gave an answer that does not decode"));
+        Reply::decode(&answer).ok_or_else(|| PeerError::Failed(garbled()))
     }
 
     /// Carries a meta command out, wherever its leader is; whether its conditions held. After a failure it may still be
@@ -227,8 +227,9 @@ impl Inner {
         addresses
     }
 
-    /// Introduces this node to everybody it knows of, and takes their answers in. Gives reasons of refusals.
-    async fn greet(&self) -> Vec<String> {
+    /// Introduces this node to everybody it knows of, and takes their answers in. Gives reasons of those that refuse it, and
+    /// why others were not spoken to: nodes of other clusters first.
+    async fn greet(&self) -> (Vec<String>, Vec<String>) {
         let mut addresses = self.join_addresses().await;
         addresses.extend(self.membership.known.lock().iter().cloned());
         addresses.extend(self.membership.forming.lock().addresses());
@@ -238,16 +239,17 @@ impl Inner {
         addresses.remove(&self.me.address);
         let hello = Ask::Hello(self.hello());
         let answers = addresses.iter().map(|address| self.ask_at(address, &hello, ANSWER));
-        let mut refusals = Vec::new();
+        let (mut refusals, mut unspoken) = (Vec::new(), Vec::new());
         for (address, answer) in addresses.iter().zip(join_all(answers).await) {
             match answer {
                 Ok(Reply::Hello(hello)) => self.meet(hello, address),
                 Ok(Reply::Refused(reason)) => refusals.push(reason),
                 Ok(other) => tracing::warn!(%address, ?other, "an answer that does not fit a greeting"),
-                Err(failure) => tracing::debug!(%address, %failure, "a node to join does not answer"),
+                Err(error @ PeerError::Refused { .. }) => unspoken.insert(0, error.to_string()),
+                Err(error) => unspoken.push(error.to_string()),
             }
         }
-        refusals
+        (refusals, unspoken)
     }
 
     /// Takes in what a node said of itself that answered at `address`.
@@ -417,11 +419,15 @@ async fn look_around(inner: &Arc<Inner>) -> Result<(), ReplicationError> {
     let state = &inner.membership;
     loop {
         let changed = state.changed.notified();
-        let refusals = inner.greet().await;
+        let (refusals, unspoken) = inner.greet().await;
         state.forming.lock().forget_old(inner.clock.monotonic());
         let step = state.forming.lock().step();
         match step {
-            Step::Wait(reason) => inner.wait_for(refusals.first().cloned().unwrap_or(reason)),
+            Step::Wait(reason) => inner.wait_for(match (refusals.first(), unspoken.first()) {
+                (Some(refusal), _) => refusal.clone(),
+                (None, Some(why)) => format!("{reason}; {why}"),
+                (None, None) => reason,
+            }),
             Step::Initiate(founders) => {
                 let _guard = state.standing.lock().await;
                 if inner.folder.identity().standing == Standing::Empty {
@@ -616,7 +622,7 @@ async fn announce(inner: &Arc<Inner>) {
         let behind = command.is_some() || cluster.is_none() || !inner.progress().is_ready();
         if behind {
             // Others may look for this node at its old address, and this one for them.
-            for reason in inner.greet().await {
+            for reason in inner.greet().await.0 {
                 tracing::error!(%reason, "a member refuses this node");
                 *inner.membership.failure.lock() = Some(reason);
                 inner.note_change();
