@@ -162,10 +162,9 @@ impl ClusterView for Replication {
                 let node = named(&cluster, &node)?;
                 let replicas = cluster.replicas_on(node).len();
                 if replicas > 0 {
-                    let reason = format!(
-                        "node {:016x} has {replicas} replicas; moving them away is not there yet",
-                        node.0
-                    );
+                    let name = &cluster.members[&node].name;
+                    let reason =
+                        format!("node {name} has {replicas} replicas; moving them away is not there yet");
                     return Err(Failure::invalid(reason));
                 }
                 if inner.command(&meta::remove_member(node, &cluster.members[&node])).await? {

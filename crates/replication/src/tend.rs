@@ -18,6 +18,7 @@ use topology::replicas::{meta_voters, next_transfer};
 use crate::group::{Group, LeadError, RETRY};
 use crate::meta::{self, Cluster};
 use crate::node::Inner;
+use crate::status::OwnStatus;
 use crate::talk::{Ask, Deletion, Reply};
 use crate::types::Peer;
 
@@ -43,8 +44,8 @@ pub(crate) fn start(inner: &Arc<Inner>) {
                 continue;
             }
             if inner.guard.is_full() && inner.leads() {
-                let spacious = inner.spacious().await;
-                hand_over(&inner, |node| spacious.contains(&node)).await;
+                let told = inner.told().await;
+                hand_over(&inner, |node| told.get(&node).is_some_and(|own| !own.is_full())).await;
             }
             let Some(cluster) = inner.cluster.load_full() else { continue };
             if let Err(failure) = look(&inner, &cluster).await {
@@ -127,44 +128,32 @@ async fn tend(group: &Group, members: &BTreeMap<u64, Peer>, voters: &BTreeSet<u6
 
 /// Hands one leadership over when this node leads more than another could.
 async fn balance(inner: &Inner) -> Result<(), Failure> {
-    let (mut leaders, mut voters) = (BTreeMap::new(), BTreeMap::new());
+    let (mut led, mut load) = (BTreeMap::new(), BTreeMap::new());
     for (shard, group) in inner.running_shards() {
         let Some((_, leader)) = group.leader() else { return Ok(()) };
-        leaders.insert(shard, leader);
-        let membership = group.membership();
-        let of_shard = membership.voter_ids().filter_map(|id| membership.get_node(&id));
-        voters.insert(shard, of_shard.map(|peer| NodeId(peer.node)).collect::<Vec<_>>());
-    }
-    // Who does not keep up with the groups of this node gets no more of them.
-    for (shard, group) in inner.running_shards() {
+        *load.entry(leader).or_insert(0) += 1;
         if group.leading().is_some() {
+            // Who does not keep up with the group gets no more of them.
             let membership = group.membership();
-            let slow: BTreeSet<NodeId> = membership
-                .voter_ids()
-                .filter(|id| *id != group.id.0 && !group.answers(*id))
-                .filter_map(|id| membership.get_node(&id).map(|peer| NodeId(peer.node)))
-                .collect();
-            if let Some(nodes) = voters.get_mut(&shard) {
-                nodes.retain(|node| !slow.contains(node));
-            }
+            let others = membership.voter_ids().filter(|id| *id != group.id.0 && group.answers(*id));
+            let others = others.filter_map(|id| membership.get_node(&id).map(|peer| NodeId(peer.node)));
+            led.insert(shard, others.collect::<Vec<_>>());
         }
     }
-    let mine = leaders.values().filter(|leader| **leader == inner.node).count();
-    let most = leaders.values().map(|leader| leaders.values().filter(|other| *other == leader).count()).max();
-    if mine == 0 || Some(mine) != most {
+    // What others lead of the shards that are not here counts too. Without it they look freer than they are, so that nobody
+    // is asked while there is nothing to do.
+    if next_transfer(inner.node, &led, &load).is_none() {
         return Ok(());
     }
-    leaders.retain(|shard, leader| *leader != inner.node || voters.contains_key(shard));
-    if next_transfer(&leaders, &voters).is_none() {
-        return Ok(());
-    }
-    // Only who has disk space can lead.
-    let spacious = inner.spacious().await;
-    voters.values_mut().for_each(|nodes| nodes.retain(|node| spacious.contains(node)));
-    let Some((shard, to)) = next_transfer(&leaders, &voters) else { return Ok(()) };
-    if leaders.get(&shard) != Some(&inner.node) {
-        return Ok(());
-    }
+    let told = inner.told().await;
+    led.values_mut().for_each(|nodes| nodes.retain(|node| told.get(node).is_some_and(|own| !own.is_full())));
+    let cluster = inner.cluster.load_full();
+    let leads = |node: NodeId, own: &OwnStatus| {
+        let here = cluster.iter().flat_map(|cluster| cluster.replicas_on(node));
+        here.filter(|(_, id, _)| own.replicas.get(&id.0).is_some_and(|view| view.leads)).count()
+    };
+    let load = told.iter().map(|(node, own)| (*node, leads(*node, own))).collect();
+    let Some((shard, to)) = next_transfer(inner.node, &led, &load) else { return Ok(()) };
     tracing::info!(shard = shard.0, to = format!("{:016x}", to.0), "handing a leadership over for balance");
     transfer_led(inner, shard, to).await.map_err(Failure::from)
 }
@@ -282,16 +271,13 @@ impl Inner {
         self.groups.read().values().any(|group| group.leading().is_some())
     }
 
-    /// The nodes that answer and say that they have disk space.
-    async fn spacious(&self) -> BTreeSet<NodeId> {
+    /// What the nodes that answer see of their replicas.
+    async fn told(&self) -> BTreeMap<NodeId, OwnStatus> {
         let cluster = self.cluster.load_full();
         let nodes = cluster.iter().flat_map(|cluster| cluster.members.keys().copied());
         let asked = nodes.map(|node| async move { (node, self.status_of(node).await) });
         let told = join_all(asked.collect::<Vec<_>>()).await;
-        told.into_iter()
-            .filter(|(_, status)| status.as_ref().is_some_and(|status| !status.is_full()))
-            .map(|(node, _)| node)
-            .collect()
+        told.into_iter().filter_map(|(node, status)| Some((node, status?))).collect()
     }
 
     /// The shards whose replica here runs, ready or not.

@@ -3,6 +3,7 @@
 //! Nothing of HTTP/2 is read before the handshake went well. Whoever has not finished it in time is dropped, and only so
 //! many may be in it at a time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::Answerer;
@@ -29,6 +32,16 @@ use crate::wire::peer_server::PeerServer;
 
 /// Connections in TLS or handshake at a time.
 const GREETINGS: usize = 64;
+
+/// Between two lines of the log about refused connections: strangers must not fill a disk with them.
+const REFUSALS_SAID: Duration = Duration::from_secs(5);
+
+/// What was said of refused connections.
+#[derive(Default)]
+struct Refusals {
+    said: Option<Instant>,
+    unsaid: u64,
+}
 
 /// How the peer port is served.
 #[derive(Clone, Debug)]
@@ -74,6 +87,7 @@ struct Port {
     metrics: Metrics,
     pace: Arc<Pace>,
     open: AtomicUsize,
+    refusals: Mutex<Refusals>,
     close: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -91,7 +105,9 @@ pub fn serve(
     let pace = Arc::new(Pace::new(config.snapshot_bytes_per_second));
     let open = AtomicUsize::new(0);
     let data = runtimes.data.clone();
-    let port = Arc::new(Port { service, me, security, config, runtimes, metrics, pace, open, close: closed });
+    let refusals = Mutex::default();
+    let port = Port { service, me, security, config, runtimes, metrics, pace, open, refusals, close: closed };
+    let port = Arc::new(port);
     Serving { task: data.spawn(accept(listener, port)), close }
 }
 
@@ -120,7 +136,7 @@ async fn accept(listener: TcpListener, port: Arc<Port>) {
                 Ok(Ok((stream, peer, lane))) => port.clone().connected(stream, peer, lane),
                 Ok(Err((kind, reason))) => {
                     port.metrics.refuse(kind);
-                    tracing::warn!(%from, %reason, "a connection to the peer port was refused");
+                    port.say_refused(from, &reason);
                 }
                 Err(_) => {
                     port.metrics.refuse("timeout");
@@ -132,6 +148,18 @@ async fn accept(listener: TcpListener, port: Arc<Port>) {
 }
 
 impl Port {
+    /// Logs a refusal, unless one was logged a moment ago; the next line then says how many were not.
+    fn say_refused(&self, from: SocketAddr, reason: &str) {
+        let mut refusals = self.refusals.lock();
+        if refusals.said.is_some_and(|at| at.elapsed() < REFUSALS_SAID) {
+            refusals.unsaid += 1;
+            return;
+        }
+        let unsaid = refusals.unsaid;
+        *refusals = Refusals { said: Some(Instant::now()), unsaid: 0 };
+        tracing::warn!(%from, %reason, unsaid, "a connection to the peer port was refused");
+    }
+
     /// TLS and handshake; or what kind of thing went wrong, and what.
     async fn greet(&self, stream: TcpStream) -> Result<(Stream, Identity, Lane), (&'static str, String)> {
         stream.set_nodelay(true).map_err(|error| ("io", error.to_string()))?;

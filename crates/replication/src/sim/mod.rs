@@ -164,6 +164,12 @@ fn a_replica_that_differs_is_found() {
 }
 
 #[test]
+fn leaders_come_to_rest_where_nodes_see_some_shards_each() {
+    let folder = scratch();
+    assert_eq!(World::new(Options::spread(), folder.path()).spread_leaders(), Ok(()));
+}
+
+#[test]
 fn simulated_clusters_keep_their_promises() {
     if let (Some(seed), Some(folder)) = (number(SEED_OF_RUN), setting(FOLDER_OF_RUN)) {
         return run_here(seed, Path::new(&folder));

@@ -53,6 +53,11 @@ impl Options {
         Self { nodes: 3, expect: 3, shards: 1, while_forming: false, kinds: Vec::new(), ..some }
     }
 
+    /// Five nodes with some of eight shards each, on which nothing breaks.
+    pub(crate) fn spread() -> Self {
+        Self { nodes: 5, expect: 5, shards: 8, ..Self::calm() }
+    }
+
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x00b7_10a5);
         let (nodes, expect) = rng.pick(&[(3, 3), (3, 3), (3, 3), (4, 3), (5, 5), (1, 1)]).unwrap_or((3, 3));
@@ -179,6 +184,37 @@ impl World {
             return Err("I7: replicas were taken for different that are equal".to_owned());
         }
         Ok(seen)
+    }
+
+    /// Leaderships are spread over nodes of which each sees some of the shards, and then stay where they are; fails unless they
+    /// do.
+    pub(crate) fn spread_leaders(&mut self) -> Checked {
+        self.form()?;
+        self.settle()?;
+        let leaders = |world: &Self| {
+            let nodes = world.nodes.iter().filter_map(SimNode::inner).map(|inner| {
+                let led = inner.running_shards().into_iter().filter(|(_, group)| group.leading().is_some());
+                led.map(|(shard, group)| (shard, group.leading())).collect()
+            });
+            nodes.collect::<Vec<BTreeMap<_, _>>>()
+        };
+        let shards = self.options.shards as usize;
+        self.wait("every shard is led", |world| {
+            leaders(world).iter().map(BTreeMap::len).sum::<usize>() == shards
+        })?;
+        for _ in 0..120 {
+            self.let_pass(500)?;
+        }
+        let before = leaders(self);
+        for _ in 0..60 {
+            self.let_pass(500)?;
+        }
+        let after = leaders(self);
+        if before != after {
+            return Err(format!("leaderships move: {before:?}, then {after:?}"));
+        }
+        let even = after.iter().all(|led| (1..=3).contains(&led.len()));
+        if even { Ok(()) } else { Err(format!("leaderships are not spread: {after:?}")) }
     }
 
     /// One replica applies an entry that no other has; fails unless its node says so.
