@@ -612,7 +612,7 @@ fn cluster_paths(table: Table) -> Table {
 
 /// Paths that answer also while the node starts or stops.
 fn always() -> Table {
-    cluster_paths(Table::under(""))
+    let table = cluster_paths(Table::under(""))
         .add(
             "/api/v1/status/walreplay",
             GET,
@@ -666,22 +666,8 @@ fn always() -> Table {
             get(absent::profiles),
         )
         .add("/", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
-        .add("/query", GET, NONE, Media::Page, "Redirects to the page", get(ui::home))
-        .add("/graph", GET, NONE, Media::Page, "The page that runs queries", get(ui::page))
-        .add("/cluster", GET, NONE, Media::Page, "The page of nodes, shards and copies", get(ui::page))
-        .add("/alerts", GET, NONE, Media::Page, "The page of alerts", get(ui::page))
-        .add("/rules", GET, NONE, Media::Page, "The page of rules", get(ui::page))
-        .add("/targets", GET, NONE, Media::Page, "The page of targets", get(ui::page))
-        .add(
-            "/service-discovery",
-            GET,
-            NONE,
-            Media::Page,
-            "The page of targets before relabelling",
-            get(ui::page),
-        )
-        .add("/tsdb-status", GET, NONE, Media::Page, "The page of what the storage holds", get(ui::page))
-        .add("/config", GET, NONE, Media::Page, "The page of the configuration", get(ui::page))
-        .add("/flags", GET, NONE, Media::Page, "The page of flags", get(ui::page))
-        .add("/status", GET, NONE, Media::Page, "The page of the process", get(ui::page))
+        .add("/query", GET, NONE, Media::Page, "Redirects to the page", get(ui::home));
+    ui::PAGES
+        .iter()
+        .fold(table, |table, (path, what)| table.add(path, GET, NONE, Media::Page, what, get(ui::page)))
 }

@@ -16,6 +16,20 @@ const ICON: &str = include_str!("../ui/favicon.svg");
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
+/// The pages: path, and what it is.
+pub(crate) const PAGES: [(&str, &str); 10] = [
+    ("/graph", "The page that runs queries"),
+    ("/cluster", "The page of nodes, shards and copies"),
+    ("/alerts", "The page of alerts"),
+    ("/rules", "The page of rules"),
+    ("/targets", "The page of targets"),
+    ("/service-discovery", "The page of targets before relabelling"),
+    ("/tsdb-status", "The page of what the storage holds"),
+    ("/config", "The page of the configuration"),
+    ("/flags", "The page of flags"),
+    ("/status", "The page of the process"),
+];
+
 /// The files of the document: path, media type, text.
 const FILES: [(&str, &str, &str); 9] = [
     ("/ui/app.css", "text/css; charset=utf-8", include_str!("../ui/app.css")),

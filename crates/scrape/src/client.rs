@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -261,11 +263,11 @@ impl HttpClient {
         let mut authorization = match &self.config.auth {
             // Its token is asked for below.
             Auth::OAuth2(_) => None,
-            Auth::None => url.user_info().map(|user| format!("Basic {}", url::base64(user.as_bytes()))),
+            Auth::None => url.user_info().map(|user| format!("Basic {}", STANDARD.encode(user))),
             Auth::Basic { username, password } => {
                 let pair =
                     format!("{}:{}", load(username, "username").await?, load(password, "password").await?);
-                Some(format!("Basic {}", url::base64(pair.as_bytes())))
+                Some(format!("Basic {}", STANDARD.encode(pair)))
             }
             Auth::Header { kind, credentials } => {
                 Some(format!("{kind} {}", load(credentials, "authorization credentials").await?))

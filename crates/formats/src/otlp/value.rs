@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::DecodeError;
 use crate::wire::{Kind, Wire};
 
@@ -63,7 +66,7 @@ impl<'a> Attributes<'a> {
             Any::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
             Any::Int(value) => Cow::Owned(value.to_string()),
             Any::Double(value) => Cow::Owned(double(value)),
-            Any::Bytes(bytes) => Cow::Owned(base64(bytes)),
+            Any::Bytes(bytes) => Cow::Owned(STANDARD.encode(bytes)),
             Any::List(_) | Any::Map(_) => {
                 let mut json = Json { out: String::new(), left: self.left };
                 json.value(value, 0)?;
@@ -155,7 +158,7 @@ impl Json {
             Any::Double(_) => self.out.push_str("null"),
             Any::Bytes(bytes) => {
                 self.spend(bytes.len())?;
-                self.text(&base64(bytes))?;
+                self.text(&STANDARD.encode(bytes))?;
             }
             Any::List(wire) => return self.list(wire, depth),
             Any::Map(wire) => return self.map(wire, depth),
@@ -253,20 +256,6 @@ fn double(value: f64) -> String {
         return if text.contains("e-") { text } else { text.replace('e', "e+") };
     }
     format!("{value}")
-}
-
-/// Standard base64 with padding.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().enumerate().fold(0u32, |word, (i, b)| word | u32::from(*b) << (16 - 8 * i));
-        for i in 0..4 {
-            let digit = ALPHABET[(word >> (18 - 6 * i)) as usize & 63];
-            out.push(if i <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

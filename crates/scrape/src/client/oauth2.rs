@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request};
@@ -13,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::{Shared, Url, build, chain, load, proxy, tls, url};
+use super::{Shared, Url, build, chain, load, proxy, tls};
 use crate::config::{HttpConfig, OAuth2};
 use crate::error::ClientError;
 use crate::secret::Secret;
@@ -140,7 +142,7 @@ impl TokenSource {
             .map_err(|e| failed(e.to_string()))?;
         if in_header {
             let pair = format!("{}:{}", encode(&config.client_id), encode(client_secret));
-            let text = format!("Basic {}", url::base64(pair.as_bytes()));
+            let text = format!("Basic {}", STANDARD.encode(pair));
             let mut value = HeaderValue::from_str(&text).map_err(|e| failed(e.to_string()))?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);

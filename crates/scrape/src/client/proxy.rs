@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -19,7 +21,6 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::Url;
-use super::url::base64;
 use crate::config::{HttpConfig, ProxyConfig};
 use crate::error::ClientError;
 
@@ -80,10 +81,9 @@ impl Server {
         }
         let authorization = match url.user_info() {
             None => None,
-            Some(user) => Some(super::header_value(
-                "Proxy-Authorization",
-                &format!("Basic {}", base64(user.as_bytes())),
-            )?),
+            Some(user) => {
+                Some(super::header_value("Proxy-Authorization", &format!("Basic {}", STANDARD.encode(user)))?)
+            }
         };
         Ok(Self { url, authorization })
     }
