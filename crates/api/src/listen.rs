@@ -1,8 +1,8 @@
 //! Connections: accepting them up to a limit, TLS, HTTP/1 and HTTP/2, closing them in order at shutdown.
 //!
 //! A client that is slow to send the head of a request is closed after a time; one that is slow with a body gets 408
-//! from the reader of the body; idle connections end with the head's timeout, and before that when others want to connect
-//! and there are as many as may be (`open`).
+//! from the reader of the body; one that does not take its answer is closed; idle connections end with the head's timeout,
+//! and before that when others want to connect and there are as many as may be (`open`).
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::metrics::{ApiMetrics, ReasonLabel};
-use crate::open::{Answer, Connection, Connections};
+use crate::open::{Answer, Connection, Connections, Patience};
 
 /// The TLS settings for the next handshake; asked for each, so that new certificates take effect at once.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
@@ -43,6 +43,11 @@ pub struct ListenLimits {
     /// Longest time for the head of a request, the wait for the next one on an open connection, and a TLS
     /// handshake. Default 5 m for the head; a handshake gets at most 10 s.
     pub head_timeout: Duration,
+    /// Longest time for a client to take a piece of an answer (64 KiB as a rule), beside what `answer_rate` gives it.
+    /// Default 30 s.
+    pub answer_timeout: Duration,
+    /// Bytes of such a piece that may take a second more. Default 1 KiB.
+    pub answer_rate: u64,
     /// Largest head, bytes. Default 128 KiB: a query text of 64 KiB in its URL fits, percent-encoded.
     pub max_head_bytes: usize,
     /// How long requests may go on once shutdown began. Default 10 s.
@@ -54,6 +59,8 @@ impl Default for ListenLimits {
         Self {
             max_connections: 512,
             head_timeout: Duration::from_secs(300),
+            answer_timeout: Duration::from_secs(30),
+            answer_rate: 1 << 10,
             max_head_bytes: 128 << 10,
             drain: Duration::from_secs(10),
         }
@@ -164,12 +171,12 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, 
         tracing::debug!(%error, "cannot switch off delays of a connection");
     }
     let open = Arc::new(shared.open.open());
-    tokio::select! {
-        () = talk(&shared, stream, client, &open) => {}
-        () = open.closed() => {
-            shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason: "idle" }).inc();
-        }
-    }
+    let reason = tokio::select! {
+        () = talk(&shared, stream, client, &open) => return,
+        () = open.closed() => "idle",
+        () = open.unread(shared.limits.answer_timeout) => "unread",
+    };
+    shared.metrics.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
 }
 
 async fn talk(shared: &Shared, stream: TcpStream, client: SocketAddr, open: &Arc<Connection>) {
@@ -209,12 +216,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .keep_alive_interval(Some(Duration::from_secs(60)));
     let router = shared.router.clone();
     let open = Arc::clone(open);
+    let patience = Patience { least: shared.limits.answer_timeout, rate: shared.limits.answer_rate };
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ClientAddress(client));
         let (under_way, router) = (open.begin(), router.clone());
         async move {
             let response = router.oneshot(request).await?;
-            Ok::<_, Infallible>(response.map(|body| Answer::new(body, under_way)))
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, under_way, patience)))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);

@@ -79,7 +79,7 @@ impl ApiMetrics {
         registry.register("isobar_http_connections", "Open HTTP connections", metrics.connections.clone());
         registry.register(
             "isobar_http_connections_refused",
-            "HTTP connections that were closed before a request",
+            "HTTP connections that this side closed",
             metrics.connections_refused.clone(),
         );
         registry.register(

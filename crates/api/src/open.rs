@@ -1,18 +1,32 @@
-//! Connections that are open, and which of them to close when there are too many: the one without a request for longest.
+//! Connections that are open, and which of them to close: when there are too many the one without a request for longest,
+//! and at any time one whose client does not take its answer.
 //!
-//! A client that opens connections and leaves them idle thus never keeps others out; those with requests under way stay.
+//! A client that opens connections and leaves them idle thus never keeps others out; those with requests under way stay as
+//! long as they make progress. What counts is how long a piece of an answer that is there waits to be taken: an answer of
+//! which nothing is there yet may last for ever.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How fast a client has to take an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For each piece.
+    pub(crate) least: Duration,
+    /// Bytes that may take a second more.
+    pub(crate) rate: u64,
+}
 
 /// All open connections of this process's listeners.
 #[derive(Debug, Default)]
@@ -29,6 +43,8 @@ struct State {
     /// The turn of the accept, or of the end of the last request.
     idle_since: AtomicU64,
     close: Notify,
+    /// By request: when the piece of its answer that was given last must have been taken.
+    due: Mutex<BTreeMap<u64, Instant>>,
 }
 
 /// An open connection; it is not counted any more once dropped.
@@ -44,6 +60,7 @@ pub(crate) struct Connection {
 pub(crate) struct UnderWay {
     of: Arc<Connections>,
     state: Arc<State>,
+    number: u64,
 }
 
 impl Connections {
@@ -76,7 +93,19 @@ impl Connection {
     /// A request begins; it is over when the value is dropped.
     pub(crate) fn begin(&self) -> UnderWay {
         self.state.requests.fetch_add(1, Ordering::AcqRel);
-        UnderWay { of: Arc::clone(&self.of), state: Arc::clone(&self.state) }
+        let number = self.of.turn.fetch_add(1, Ordering::Relaxed);
+        UnderWay { of: Arc::clone(&self.of), state: Arc::clone(&self.state), number }
+    }
+
+    /// Returns when the client has not taken a piece of an answer in time; looked at a few times in `patience`.
+    pub(crate) async fn unread(&self, patience: Duration) {
+        loop {
+            tokio::time::sleep(patience / 4).await;
+            let now = Instant::now();
+            if self.state.due.lock().values().any(|due| *due < now) {
+                return;
+            }
+        }
     }
 
     /// Returns when the connection shall be closed for others.
@@ -97,8 +126,22 @@ impl Drop for Connection {
     }
 }
 
+impl UnderWay {
+    /// The client shall take `bytes` of the answer.
+    fn given(&self, bytes: usize, patience: Patience) {
+        let due = Instant::now() + patience.least + Duration::from_secs(bytes as u64 / patience.rate.max(1));
+        self.state.due.lock().insert(self.number, due);
+    }
+
+    /// It has, or its connection has room for more.
+    fn taken(&self) {
+        self.state.due.lock().remove(&self.number);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        self.taken();
         self.state.idle_since.store(self.of.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.state.requests.fetch_sub(1, Ordering::AcqRel);
     }
@@ -107,13 +150,14 @@ impl Drop for UnderWay {
 /// The body of an answer, whose request is under way until it has been sent.
 pub(crate) struct Answer {
     body: Body,
-    _request: UnderWay,
+    request: UnderWay,
+    patience: Patience,
 }
 
 impl Answer {
-    /// The body of the answer to `request`.
-    pub(crate) fn new(body: Body, request: UnderWay) -> Self {
-        Self { body, _request: request }
+    /// The body of the answer to `request`, of which the client must take each piece in time.
+    pub(crate) fn new(body: Body, request: UnderWay, patience: Patience) -> Self {
+        Self { body, request, patience }
     }
 }
 
@@ -125,7 +169,14 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.request.taken();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.request.given(data.len(), self.patience);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -140,6 +191,27 @@ impl HttpBody for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_piece_that_is_not_taken_is_waited_for_in_vain() {
+        const LEAST: Duration = Duration::from_secs(30);
+        const PATIENCE: Patience = Patience { least: LEAST, rate: 1024 };
+        let all = Arc::new(Connections::default());
+        let (slow, stuck) = (all.open(), all.open());
+        let of_slow = slow.begin();
+        let begun = Instant::now();
+        // A stream that has nothing to say for an hour, then is read slowly, but is.
+        assert!(tokio::time::timeout(Duration::from_secs(3600), slow.unread(LEAST)).await.is_err());
+        let of_stuck = stuck.begin();
+        of_stuck.given(10 << 10, PATIENCE);
+        for _ in 0..10 {
+            of_slow.given(10 << 10, PATIENCE);
+            assert!(tokio::time::timeout(Duration::from_secs(39), slow.unread(LEAST)).await.is_err());
+            of_slow.taken();
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(3600 + 390));
+        stuck.unread(LEAST).await;
+    }
 
     #[tokio::test]
     async fn the_one_without_a_request_for_longest_is_closed() {

@@ -115,6 +115,60 @@ async fn over_the_limit_idle_connections_are_closed_and_busy_ones_waited_for() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_an_answer_is_closed_and_who_reads_slowly_is_not() {
+    let piece = bytes::Bytes::from(vec![b'x'; 64 << 10]);
+    let answer = move || {
+        let pieces = std::iter::repeat_n(Ok::<_, std::convert::Infallible>(piece.clone()), 1_000);
+        std::future::ready(axum::body::Body::from_stream(futures::stream::iter(pieces)))
+    };
+    let router = axum::Router::new().route("/", axum::routing::get(answer));
+    let mut registry = prometheus_client::registry::Registry::default();
+    let metrics = api::ApiMetrics::register(&mut registry);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = ListenLimits {
+        max_connections: 2,
+        answer_timeout: Duration::from_secs(2),
+        answer_rate: 1 << 20,
+        ..ListenLimits::default()
+    };
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(vec![listener], router, None, limits, metrics, stop.clone()));
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+    };
+    let (mut unread, mut slow) = (ask().await, ask().await);
+    // The slow one takes four times as long as the other has.
+    let mut buffer = vec![0; 8 << 20];
+    let mut taken = 0;
+    loop {
+        let read = slow.read(&mut buffer).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        taken += read;
+        tokio::time::sleep(Duration::from_secs_f64(8.0 * read as f64 / 64e6)).await;
+    }
+    assert!(taken >= 1_000 * (64 << 10), "the slow one got {taken} bytes");
+    let mut rest = 0;
+    while let Ok(read @ 1..) = unread.read(&mut buffer).await {
+        rest += read;
+    }
+    assert!(rest < 1_000 * (64 << 10), "the other one got all");
+    // With its place free others are served again.
+    let mut third = ask().await;
+    assert!(third.read(&mut buffer).await.unwrap() > 0);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("isobar_http_connections_refused_total{reason=\"unread\"} 1"), "{text}");
+    drop(third);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn garbage_and_huge_heads_cost_only_their_connection() {
     let server = listen(ListenLimits::default()).await;
     for garbage in [
