@@ -28,7 +28,7 @@ test: ## format, lints, docs, all tests and script checks, with the time of each
 	@scripts/rocksdb.sh
 	@scripts/test.sh $(TEST_FLAGS)
 
-soak: deps ## long fault runs: MINUTES=30 SEED=N, and figures of failover: KILLS=50 (what=faults or failover for one of them)
+soak: deps ## long fault runs: MINUTES=30 SEED=N, and figures of failover: KILLS=50 (what=faults or failover for one of them; BUSY=10 minutes of busy cores)
 	@scripts/deps.sh test
 	@scripts/soak.sh $(what)
 

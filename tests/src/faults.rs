@@ -107,7 +107,7 @@ pub enum Fault {
     Reconnects,
     /// F17: the node that leads most gets a fifth of the CPU: it runs for 20 ms, is frozen for 80 ms, again and again.
     StarvedLeader,
-    /// F17: the same by a quota of its control group.
+    /// F17: it gets less CPU than it uses, at most a fifth of a core, by a quota of its control group.
     CpuQuota,
     /// F17: a node gets less memory than it needs, is killed for that, and started again.
     OutOfMemory,
@@ -629,7 +629,7 @@ fn number(s: &Scenario, at: usize, metric: &str) -> Result<u64> {
 }
 
 /// Lets the load go on until `look` is true.
-fn until(s: &Scenario, what: &str, look: impl Fn(&Scenario) -> Result<bool>) -> Result<()> {
+fn until(s: &Scenario, what: &str, mut look: impl FnMut(&Scenario) -> Result<bool>) -> Result<()> {
     let deadline = s.clock.monotonic() + HEAL;
     while !look(s)? {
         ensure!(s.clock.monotonic() < deadline, "not within {HEAL:?}: {what}");

@@ -22,6 +22,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::native;
+
 /// Series that one writer may have: one bit each.
 pub const MOST_SERIES: u64 = 128;
 /// Rounds that one writer may send: its samples lie 1 s apart, the first an hour ago.
@@ -36,10 +38,22 @@ pub struct Shape {
     pub series: u64,
     /// The timestamp of its first round.
     pub start_ms: i64,
+    /// Whether some of its series carry native histograms ([`native::carries`]).
+    pub histograms: bool,
 }
 
 impl Shape {
-    /// The value of a sample; no other sample of any writer has it.
+    /// Whether the samples of a series are histograms.
+    pub fn is_native(&self, series: u64) -> bool {
+        self.histograms && native::carries(series)
+    }
+
+    /// How many of its series carry histograms.
+    pub fn natives(&self) -> u64 {
+        (0..self.series).filter(|series| self.is_native(*series)).count() as u64
+    }
+
+    /// The value of a sample, or the sum of its histogram; no other sample of any writer has it.
     pub fn value(&self, round: u64, series: u64) -> f64 {
         (self.id << 32 | (round * 1000 + series)) as f64
     }
@@ -152,7 +166,7 @@ pub enum Violation {
         series: (u64, u64),
         /// The timestamp.
         stamp: i64,
-        /// Its value.
+        /// Its value; of a histogram the sum.
         value: f64,
     },
     /// A count or sum that no set of samples between the two gives.
@@ -213,10 +227,16 @@ pub fn samples_of(shape: Shape, result: &Value) -> Result<(Vec<u128>, Vec<Violat
     for series in result.as_array().context("a matrix")? {
         let n: u64 = series["metric"]["n"].as_str().context("a label n")?.parse()?;
         ensure!(n < MOST_SERIES, "a series with n={n}");
+        let all = |kind: &str| series[kind].as_array().cloned().unwrap_or_default();
+        let (floats, natives) = (all("values"), all("histograms"));
+        ensure!(!floats.is_empty() || !natives.is_empty(), "a series without samples");
         let mut before = None;
-        for pair in series["values"].as_array().context("values")? {
+        for (pair, is_native) in
+            floats.iter().map(|pair| (pair, false)).chain(natives.iter().map(|pair| (pair, true)))
+        {
             let stamp = (pair[0].as_f64().context("a timestamp")? * 1000.0).round() as i64;
-            let value: f64 = pair[1].as_str().context("a value")?.parse()?;
+            let value = if is_native { &pair[1]["sum"] } else { &pair[1] };
+            let value: f64 = value.as_str().context("a value")?.parse()?;
             if before.is_some_and(|before| before >= stamp) {
                 wrong.push(Violation::Doubled { series: (shape.id, n), stamp });
             }
@@ -225,7 +245,9 @@ pub fn samples_of(shape: Shape, result: &Value) -> Result<(Vec<u128>, Vec<Violat
             let sent = n < shape.series
                 && round < MOST_ROUNDS
                 && shape.stamp(round) == stamp
-                && shape.value(round, n).to_bits() == value.to_bits();
+                && shape.is_native(n) == is_native
+                && shape.value(round, n).to_bits() == value.to_bits()
+                && (!is_native || native::shows(&native::histogram(&shape, round, n), &pair[1])?);
             if !sent {
                 wrong.push(Violation::Phantom { series: (shape.id, n), stamp, value });
                 continue;
@@ -380,7 +402,7 @@ mod tests {
             acked: acked.map(at),
             tries: 1,
         });
-        let shape = Shape { id: 1, series: 2, start_ms: 10_000 };
+        let shape = Shape { id: 1, series: 2, start_ms: 10_000, histograms: false };
         WriterLog { shape, rounds: rounds.collect(), refused: Vec::new() }
     }
 
@@ -463,7 +485,7 @@ mod tests {
 
     #[test]
     fn doubled_and_changed_samples_are_found_in_the_answer() {
-        let shape = Shape { id: 1, series: 2, start_ms: 10_000 };
+        let shape = Shape { id: 1, series: 2, start_ms: 10_000, histograms: false };
         let value = |round| shape.value(round, 0).to_string();
         let answer = |values: Value| json!([{"metric": {"n": "0"}, "values": values}]);
         let (bits, wrong) = samples_of(shape, &answer(json!([[10.0, value(0)], [11.0, value(1)]]))).unwrap();
@@ -478,6 +500,19 @@ mod tests {
             {"metric": {"n": "0", "x": "y"}, "values": [[10.0, value(0)]]}]);
         let (_, wrong) = samples_of(shape, &two).unwrap();
         assert!(matches!(wrong[..], [Violation::Doubled { .. }]), "in two series: {}", text(&wrong));
+    }
+
+    #[test]
+    fn a_float_where_a_histogram_was_sent_is_found() {
+        let shape = Shape { id: 1, series: 3, start_ms: 10_000, histograms: true };
+        let value = shape.value(0, 2).to_string();
+        let answer = json!([{"metric": {"n": "2"}, "values": [[10.0, value]]}]);
+        let (_, wrong) = samples_of(shape, &answer).unwrap();
+        assert!(matches!(wrong[..], [Violation::Phantom { .. }]), "{}", text(&wrong));
+        let other = json!({"count": "1", "sum": value});
+        let answer = json!([{"metric": {"n": "2"}, "histograms": [[10.0, other]]}]);
+        let (_, wrong) = samples_of(shape, &answer).unwrap();
+        assert!(matches!(wrong[..], [Violation::Phantom { .. }]), "without buckets: {}", text(&wrong));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The harness of the scenario tests: real processes of the program, what they are sent, and what must be left of it.
 //!
 //! `node` starts and ends processes, `three` a cluster of them, `cluster` several behind `proxy`, the network that can be
-//! made bad. `peer` starts other programs. `oracle` sends samples and reads them back, `load` does so all the time,
-//! `history` checks what was seen; `faults` are what is done to a cluster, `scenario` a whole run to the verdict. `power` is
+//! made bad. `peer` starts other programs. `oracle` sends samples (`native` the histograms among them) and reads them back,
+//! `load` does so all the time, `history` checks what was seen; `faults` are what is done to a cluster, `scenario` a whole run to the verdict. `power` is
 //! a disk whose power can be cut, `clock` wall clocks that are wrong, `packets` networks that lose them, `limits` how much
 //! memory and CPU a process may have, `trace` system calls that fail. `promqltest` runs PromQL scripts. `remote_write` makes and sends requests of both
 //! versions, `wire` bodies that clients of another make send. `spread` evaluates queries by parts, `random_query` makes
@@ -16,6 +16,7 @@ pub mod history;
 pub mod limits;
 pub mod load;
 pub mod naive;
+pub mod native;
 pub mod node;
 pub mod oracle;
 pub mod packets;

@@ -120,7 +120,7 @@ impl Load {
         for at in 0..count {
             let id = first_id + at as u64;
             let writer = Writer::with(id, SERIES, instances.clone(), Arc::clone(clock));
-            let writer = writer.with_patience(CLIENT_PATIENCE);
+            let writer = writer.with_patience(CLIENT_PATIENCE).with_histograms();
             shapes.push(writer.shape());
             let shared = Arc::clone(&shared);
             writers.push(std::thread::Builder::new().spawn(move || write(&shared, writer, at))?);

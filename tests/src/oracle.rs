@@ -13,11 +13,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use benches::http::{Client, encoded};
+use model::Labels;
 use model::seam::{Clock, SystemClock};
 use serde_json::Value;
 
 use crate::history::{self, MOST_ROUNDS, MOST_SERIES, Read, Round, Seen, Shape, WriterLog};
+use crate::native;
 use crate::node::Node;
+use crate::remote_write::{Series, Version, body_v1, body_v2};
+
+/// The metric of series that carry floats, and of those that carry histograms.
+const FLOATS: &str = "oracle";
+const NATIVE: &str = "oracle_native";
 
 /// What a server answered.
 #[derive(Clone, Debug)]
@@ -79,7 +86,7 @@ impl Writer {
     /// The same whose series are those of `instances`, by turns, and whose history is told in the time of `clock`.
     pub fn with(id: u64, series: u64, instances: Vec<String>, clock: Arc<dyn Clock>) -> Self {
         assert!(series <= MOST_SERIES && !instances.is_empty(), "a writer of {series} series");
-        let shape = Shape { id, series, start_ms: clock.now_ms() - 9_000_000 };
+        let shape = Shape { id, series, start_ms: clock.now_ms() - 9_000_000, histograms: false };
         Self {
             log: WriterLog { shape, rounds: Vec::new(), refused: Vec::new() },
             instances,
@@ -88,6 +95,13 @@ impl Writer {
             patience: Duration::from_secs(60),
             connection: None,
         }
+    }
+
+    /// With native histograms in part of its series ([`native::carries`]), sent by remote write 2.0 and 1.0 by turns.
+    #[must_use]
+    pub fn with_histograms(mut self) -> Self {
+        self.log.shape.histograms = true;
+        self
     }
 
     /// With so long to wait for an answer; 60 s without this. What comes later is unknown.
@@ -109,8 +123,9 @@ impl Writer {
 
     /// The labels of its series number `n`, sorted.
     fn labels(&self, n: u64) -> Vec<(&'static str, String)> {
+        let name = if self.log.shape.is_native(n) { NATIVE } else { FLOATS };
         vec![
-            ("__name__", "oracle".to_owned()),
+            ("__name__", name.to_owned()),
             ("instance", self.instances[n as usize % self.instances.len()].clone()),
             ("job", "oracle".to_owned()),
             ("n", n.to_string()),
@@ -118,12 +133,29 @@ impl Writer {
         ]
     }
 
-    /// The body of a round's request.
-    fn body(&self, round: u64) -> Vec<u8> {
+    /// The body of a round's request, and its version.
+    fn body(&self, round: u64) -> Result<(Version, Vec<u8>)> {
         let shape = self.log.shape;
-        let series =
-            (0..shape.series).map(|n| (self.labels(n), vec![(shape.stamp(round), shape.value(round, n))]));
-        write_body(series)
+        let stamp = shape.stamp(round);
+        if !shape.histograms {
+            let series = (0..shape.series).map(|n| (self.labels(n), vec![(stamp, shape.value(round, n))]));
+            return Ok((Version::V1, write_body(series)));
+        }
+        let series = |n: u64| -> Result<Series> {
+            let labels = Labels::from_pairs(self.labels(n))?;
+            let series = Series { labels, ..Series::default() };
+            Ok(if shape.is_native(n) {
+                series.histogram(stamp, native::histogram(&shape, round, n))
+            } else {
+                series.float(stamp, shape.value(round, n))
+            })
+        };
+        let all: Vec<Series> = (0..shape.series).map(series).collect::<Result<_>>()?;
+        let (version, body) = match round % 2 {
+            0 => (Version::V2, body_v2(&all)),
+            _ => (Version::V1, body_v1(&all)),
+        };
+        Ok((version, snap(&body)))
     }
 
     /// Sends the next round to `address`; gives the answer, or an error when the connection broke. Both are remembered.
@@ -153,8 +185,8 @@ impl Writer {
     fn send_round(&mut self, address: &str, round: u64) -> Result<Reply> {
         self.unknown.insert(round);
         self.log.rounds[round as usize].tries += 1;
-        let body = self.body(round);
-        let reply = match self.post(address, &body) {
+        let (version, body) = self.body(round)?;
+        let reply = match self.post(address, version, &body) {
             Ok(reply) => reply,
             Err(error) => {
                 self.connection = None;
@@ -164,6 +196,7 @@ impl Writer {
         if (200..300).contains(&reply.status) {
             self.unknown.remove(&round);
             self.log.rounds[round as usize].acked = Some(self.clock.monotonic());
+            self.told_all(round, version, &reply);
         } else if (400..500).contains(&reply.status) {
             let answer = format!("round {round}: {} {}", reply.status, reply.body);
             self.log.refused.push(answer);
@@ -172,7 +205,20 @@ impl Writer {
         Ok(reply)
     }
 
-    fn post(&mut self, address: &str, body: &[u8]) -> Result<Reply> {
+    /// An acknowledgement by 2.0 says how much was stored: all, also of what was there before.
+    fn told_all(&mut self, round: u64, version: Version, reply: &Reply) {
+        let shape = self.log.shape;
+        let told = |kind: &str, count: u64| {
+            reply.headers.contains(&format!("x-prometheus-remote-write-{kind}-written: {count}\r\n"))
+        };
+        let all = told("samples", shape.series - shape.natives()) && told("histograms", shape.natives());
+        if version == Version::V2 && !all {
+            let answer = format!("round {round} was acknowledged, but not all of it: {}", reply.headers);
+            self.log.refused.push(answer);
+        }
+    }
+
+    fn post(&mut self, address: &str, version: Version, body: &[u8]) -> Result<Reply> {
         if self.connection.as_ref().is_none_or(|(to, _)| to != address) {
             let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
             stream.set_nodelay(true)?;
@@ -180,9 +226,10 @@ impl Writer {
             self.connection = Some((address.to_owned(), BufReader::new(stream)));
         }
         let Some((_, reader)) = &mut self.connection else { bail!("no connection") };
+        let (content_type, number) = version.headers();
         let head = format!(
-            "POST /api/v1/write HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-protobuf\r\n\
-             Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
+            "POST /api/v1/write HTTP/1.1\r\nHost: {address}\r\nContent-Type: {content_type}\r\n\
+             Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: {number}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         reader.get_mut().write_all(head.as_bytes())?;
@@ -300,7 +347,7 @@ impl Reader {
     /// Reads every sample of a writer from node `node` at `address`. An error is no answer, which is no wrong one.
     pub fn samples(&mut self, shape: Shape, node: usize, address: &str) -> Result<()> {
         self.read(shape, node, |this| {
-            let expression = format!("oracle{{writer=\"{}\"}}[3h]", shape.id);
+            let expression = format!("{{__name__=~\"{FLOATS}|{NATIVE}\",writer=\"{}\"}}[3h]", shape.id);
             let result = this.ask(address, &expression, shape.start_ms + 2 * 3_600_000)?;
             let (bits, wrong) = history::samples_of(shape, &result)?;
             Ok((Seen::Samples(bits), wrong))
@@ -310,12 +357,22 @@ impl Reader {
     /// Counts and sums the samples of a writer, as [`Reader::samples`] reads them.
     pub fn sums(&mut self, shape: Shape, node: usize, address: &str) -> Result<()> {
         self.read(shape, node, |this| {
-            let selector = format!("oracle{{writer=\"{}\"}}[3h]", shape.id);
-            let both = format!(
-                "label_replace(sum(count_over_time({selector})), \"is\", \"count\", \"\", \"\") \
-                 or label_replace(sum(sum_over_time({selector})), \"is\", \"sum\", \"\", \"\")"
-            );
-            let result = this.ask(address, &both, shape.start_ms + 2 * 3_600_000)?;
+            let writer = format!("writer=\"{}\"", shape.id);
+            let named =
+                |is: &str, what: String| format!("label_replace({what}, \"is\", \"{is}\", \"\", \"\")");
+            // Histograms of several kinds have no sum together.
+            let all = [
+                named(
+                    "count",
+                    format!("sum(count_over_time({{__name__=~\"{FLOATS}|{NATIVE}\",{writer}}}[3h]))"),
+                ),
+                named("sum", format!("sum(sum_over_time({FLOATS}{{{writer}}}[3h]))")),
+                named(
+                    "natives",
+                    format!("sum(histogram_sum(sum by (n) (sum_over_time({NATIVE}{{{writer}}}[3h]))))"),
+                ),
+            ];
+            let result = this.ask(address, &all.join(" or "), shape.start_ms + 2 * 3_600_000)?;
             let value = |is: &str| -> Result<f64> {
                 let all = result.as_array().context("a vector")?;
                 match all.iter().find(|series| series["metric"]["is"] == is) {
@@ -323,7 +380,8 @@ impl Reader {
                     Some(series) => Ok(series["value"][1].as_str().context("a value")?.parse()?),
                 }
             };
-            Ok((Seen::Sums { count: value("count")?, sum: value("sum")? }, Vec::new()))
+            let sum = value("sum")? + value("natives")?;
+            Ok((Seen::Sums { count: value("count")?, sum }, Vec::new()))
         })
     }
 }

@@ -274,6 +274,16 @@ pub enum Version {
     V2,
 }
 
+impl Version {
+    /// What a request says of itself: the content type, and the number.
+    pub fn headers(self) -> (&'static str, &'static str) {
+        match self {
+            Self::V1 => ("application/x-protobuf", "0.1.0"),
+            Self::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+        }
+    }
+}
+
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -288,10 +298,7 @@ pub struct Answer {
 /// Sends a body (not compressed yet) as `tenant`, if one is named.
 pub fn send(client: &mut Client, version: Version, tenant: Option<&str>, body: &[u8]) -> Result<Answer> {
     let packed = snap::raw::Encoder::new().compress_vec(body).context("compressing")?;
-    let (content_type, number) = match version {
-        Version::V1 => ("application/x-protobuf", "0.1.0"),
-        Version::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
-    };
+    let (content_type, number) = version.headers();
     let mut headers = vec![
         ("Content-Type", content_type),
         ("Content-Encoding", "snappy"),

@@ -66,6 +66,8 @@ pub struct Report {
     pub acked_during: u64,
     /// Samples of acknowledged rounds.
     pub samples: u64,
+    /// Those of them that are native histograms.
+    pub histograms: u64,
     /// Reads that were checked.
     pub reads: u64,
     /// Writes that had to be sent again.
@@ -84,10 +86,11 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} rounds ({} samples) acknowledged, {} of them during faults, {} writes sent again; {} reads checked, {} \
+            "{} rounds ({} samples, {} of them histograms) acknowledged, {} of them during faults, {} writes sent again; {} reads checked, {} \
              without an answer; leaders replaced {} times; whole {:.1?} after healing; 0 samples lost, doubled, stale",
             self.acked,
             self.samples,
+            self.histograms,
             self.acked_during,
             self.failed_writes,
             self.reads,
@@ -266,7 +269,8 @@ fn probe(id: u64, shard: Option<ShardId>, clock: &Arc<dyn Clock>) -> Result<Writ
         Some(shard) => instance_in(shard)?,
         None => "probe".to_owned(),
     };
-    Ok(Writer::with(id, 3, vec![instance], Arc::clone(clock)).with_patience(HEAL))
+    let writer = Writer::with(id, 3, vec![instance], Arc::clone(clock));
+    Ok(writer.with_patience(HEAL).with_histograms())
 }
 
 /// What is left of a scenario once its faults are over.
@@ -321,6 +325,7 @@ impl Ended<'_> {
         }
         let needs_leaders = faults.iter().any(|fault| fault.replaces_leaders());
         ensure!(!needs_leaders || report.leader_changes > 0, "no leader was ever replaced");
+        ensure!(report.histograms > 0, "no histogram was acknowledged");
         ensure!(
             faults.is_empty() || report.acked_during >= ENOUGH_DURING,
             "{} rounds were acknowledged while faults were on",
@@ -367,6 +372,7 @@ impl Ended<'_> {
             acked.sort_unstable();
             report.acked += acked.len() as u64;
             report.samples += acked.len() as u64 * log.shape.series;
+            report.histograms += acked.len() as u64 * log.shape.natives();
             let within = |at: &&Duration| self.windows.iter().any(|(from, to, _)| (from..=to).contains(at));
             report.acked_during += acked.iter().filter(within).count() as u64;
             for (from, to, fault) in &self.windows {

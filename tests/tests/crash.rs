@@ -49,7 +49,7 @@ fn check_all(node: &Node, writers: &[Writer]) -> Result<()> {
 fn kill_9_at_random_moments_loses_nothing_acknowledged() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let mut writers: Vec<Writer> = (1..4).map(|id| Writer::new(id, 40)).collect();
+    let mut writers: Vec<Writer> = (1..4).map(|id| Writer::new(id, 40).with_histograms()).collect();
     let mut interrupted = 0;
     for round in 0..6_usize {
         let node = start(&data)?;
@@ -83,7 +83,7 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged() -> Result<()> {
 fn sigterm_under_load_answers_what_it_took_and_keeps_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let mut writers: Vec<Writer> = (1..5).map(|id| Writer::new(id, 100)).collect();
+    let mut writers: Vec<Writer> = (1..5).map(|id| Writer::new(id, 100).with_histograms()).collect();
     let mut node = start(&data)?;
     let pid = node.pid().to_string();
     load(&mut writers, &node.address.clone(), |acked| {
@@ -103,7 +103,7 @@ fn a_power_cut_loses_nothing_acknowledged() -> Result<()> {
         return Ok(());
     }
     let mut disk = Disk::new(1500)?;
-    let mut writers: Vec<Writer> = (1..4).map(|id| Writer::new(id, 60)).collect();
+    let mut writers: Vec<Writer> = (1..4).map(|id| Writer::new(id, 60).with_histograms()).collect();
     for moment in [30, 1, 200] {
         let data = disk.root().join("data");
         let node = start(&data)?;

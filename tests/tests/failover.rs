@@ -1,7 +1,8 @@
-//! How long writes stand still when a leader goes (I12), and a real Prometheus that keeps sending through it.
+//! How long writes stand still when a leader goes (I12), a real Prometheus that keeps sending through it, and leaders that
+//! stay while the machine has no time for anything.
 //!
 //! The figures of docs/faults.md come from here: `scripts/soak.sh failover`. Without `ISOBAR_FAILOVER_KILLS=N` nothing is
-//! measured, and Prometheus sees one kill instead of ten.
+//! measured, and Prometheus sees one kill instead of ten; without `ISOBAR_BUSY_MINUTES=N` no core is kept busy.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,10 +21,15 @@ use tests::proxy::Condition;
 use tests::scenario::{all_shards, instance_in};
 use tests::tier;
 
-/// How many leaders to kill for figures; `None` = no figures are wanted.
+/// A number in the environment.
 #[allow(clippy::disallowed_methods, reason = "long forms are asked for by the environment")]
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// How many leaders to kill for figures; `None` = no figures are wanted.
 fn kills() -> Option<usize> {
-    std::env::var("ISOBAR_FAILOVER_KILLS").ok()?.parse().ok()
+    asked("ISOBAR_FAILOVER_KILLS").map(|kills| kills as usize)
 }
 
 /// How a leader goes.
@@ -283,6 +289,80 @@ fn a_real_prometheus_keeps_sending_through_leader_kills_i1_i2() -> Result<()> {
     ensure!(ours[..] == theirs[..ours.len()], "the same samples: {ours:?} {theirs:?}");
     println!(
         "Prometheus through {kills} kills of leaders: {before} samples sent, 0 failed, 0 dropped, none missing"
+    );
+    Ok(())
+}
+
+/// In which terms nodes lead which shards, as all nodes say in order.
+fn terms(cluster: &Cluster) -> Result<Vec<Vec<String>>> {
+    let of = |at: usize| -> Result<Vec<String>> {
+        let (_, text) = cluster.node(at)?.get("/metrics")?;
+        let terms = text.lines().filter(|line| line.starts_with("isobar_replication_term{"));
+        Ok(terms.map(str::to_owned).collect())
+    };
+    (0..cluster.len()).map(of).collect()
+}
+
+/// Time that the cores of this machine had nothing to do, and all of their time, in ticks.
+fn idle() -> Result<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("a line of all cores")?;
+    let ticks: Result<Vec<u64>, _> = line.split_whitespace().skip(1).take(8).map(str::parse).collect();
+    let ticks = ticks?;
+    Ok((ticks[3] + ticks[4], ticks.iter().sum()))
+}
+
+#[test]
+fn no_leadership_changes_while_all_cores_are_busy() -> Result<()> {
+    let Some(minutes) = asked("ISOBAR_BUSY_MINUTES") else {
+        println!(
+            "skipped: measurement: set ISOBAR_BUSY_MINUTES=10 to see leaders stay while all cores are busy"
+        );
+        return Ok(());
+    };
+    let mut cluster = Cluster::start(Options::new(15))?;
+    cluster.wait_whole(PATIENCE)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let instances: Vec<String> = all_shards().into_iter().map(instance_in).collect::<Result<_>>()?;
+    let (mut id, mut acked, mut slowest) = (0, 0, Duration::ZERO);
+    // A writer has so many rounds; each goes to another node, and none may be refused.
+    let mut write = |rounds: usize, until: Duration| -> Result<()> {
+        id += 1;
+        let mut writer = Writer::with(id, 14, instances.clone(), Arc::clone(&clock)).with_patience(PATIENCE);
+        for round in 0..rounds {
+            let sent = clock.monotonic();
+            if sent >= until {
+                break;
+            }
+            let reply = writer.send(&cluster.addresses[round % cluster.len()])?;
+            ensure!(reply.status < 300, "a write was refused: {reply:?}");
+            acked += 1;
+            slowest = slowest.max(clock.monotonic() - sent);
+        }
+        Ok(())
+    };
+    // A leader has a term to tell once it has proposed something.
+    write(30, Duration::MAX)?;
+    let cores = std::thread::available_parallelism()?.get();
+    let burner = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().map(Helper);
+    let _burners: Vec<Helper> = (0..cores).map(|_| burner()).collect::<std::io::Result<_>>()?;
+    let before = terms(&cluster)?;
+    let (idle_before, all_before) = idle()?;
+    let until = clock.monotonic() + Duration::from_secs(minutes * 60);
+    while clock.monotonic() < until {
+        write(3_000, until)?;
+    }
+    let (idle_after, all_after) = idle()?;
+    let after = terms(&cluster)?;
+    let busy = 1.0 - (idle_after - idle_before) as f64 / (all_after - all_before) as f64;
+    ensure!(busy > 0.98, "the cores were busy for {busy:.3} of the time only");
+    ensure!(before.iter().flatten().count() >= all_shards().len(), "every shard has a leader: {before:?}");
+    ensure!(before == after, "leaders changed: {before:?}, then {after:?}");
+    println!(
+        "{minutes} minutes with {cores} cores {:.1} % busy by {} processes beside: no leadership changed; {acked} writes \
+         acknowledged one after the other, the slowest after {slowest:.2?}",
+        busy * 100.0,
+        cores
     );
     Ok(())
 }

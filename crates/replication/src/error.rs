@@ -55,6 +55,11 @@ impl ReplicationError {
         move |source| Self::Io { dir, action, source }
     }
 
+    /// Whether there was no space on the disk: then a retry helps once there is.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_disk_full())
+    }
+
     pub(crate) fn group(group: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Group { group: group.into(), reason: reason.to_string() }
     }

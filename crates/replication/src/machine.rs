@@ -113,12 +113,11 @@ impl Machine {
     }
 }
 
-impl Machine {
-    /// Gives the disk time: what was committed is applied once there is space, and the group goes on.
-    async fn wait_for_space(&self, error: &(dyn std::error::Error + Sync)) {
-        tracing::error!(group = self.key, %error, "the disk is full: nothing is applied until there is space");
-        tokio::time::sleep(FULL_PAUSE).await;
-    }
+/// Gives the disk of the replica `key` time: what was committed, or fetched, is applied once there is space, and the group
+/// goes on.
+pub(crate) async fn wait_for_space(key: u64, error: &(dyn std::error::Error + Sync)) {
+    tracing::error!(group = key, %error, "the disk is full: nothing is applied until there is space");
+    tokio::time::sleep(FULL_PAUSE).await;
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -161,7 +160,7 @@ impl RaftStateMachine<Types> for Machine {
                     Ok(mark) => self.mark = mark,
                     Err(Unapplied { error, rest: Some((mark, rest)) }) => {
                         (self.mark, chunk) = (mark, rest);
-                        self.wait_for_space(&error).await;
+                        wait_for_space(self.key, &error).await;
                     }
                     Err(Unapplied { error, rest: None }) => return Err(error),
                 }
@@ -198,7 +197,7 @@ impl RaftStateMachine<Types> for Machine {
                 Ok(()) => break,
                 Err(ReplicationError::Storage(error)) if error.is_disk_full() => {
                     fetched = again;
-                    self.wait_for_space(&error).await;
+                    wait_for_space(self.key, &error).await;
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }

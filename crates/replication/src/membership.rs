@@ -29,7 +29,7 @@ use crate::config::ReplicationConfig;
 use crate::folder::{Agreement, Standing, random};
 use crate::forming::{Forming, Step, may_agree};
 use crate::group::{Founders, Group, LeadError, RETRY};
-use crate::machine::Target;
+use crate::machine::{Target, wait_for_space};
 use crate::members::Candidate;
 use crate::meta::{self, Cluster, Command, Founding};
 use crate::node::{Inner, Local, start_shard};
@@ -113,8 +113,13 @@ async fn run(inner: &Arc<Inner>) -> Result<(), ReplicationError> {
             Standing::Forming(agreement) => await_forming(inner, &agreement).await?,
             Standing::Member { cluster_id, meta_replica } => {
                 inner.know_cluster(cluster_id);
-                start_meta(inner, meta_replica, None).await?;
-                break;
+                match start_meta(inner, meta_replica, None).await {
+                    Err(error) if error.is_disk_full() => wait_for_space(meta_replica, &error).await,
+                    started => {
+                        started?;
+                        break;
+                    }
+                }
             }
         }
         if inner.stopping.load(Ordering::Relaxed) {
@@ -348,11 +353,15 @@ impl Inner {
             let founders = placed.founder.then(|| founders(cluster, shard, replica.0));
             let inner = Arc::clone(self);
             self.ground.data.spawn(async move {
-                if let Err(error) = start_shard(&inner, shard, replica, founders).await
-                    && !inner.stopping.load(Ordering::Relaxed)
-                {
-                    tracing::error!(shard = shard.0, %error, "a shard cannot start");
-                    inner.set(shard, Local::Failed(error.to_string()));
+                while let Err(error) = start_shard(&inner, shard, replica, founders.clone()).await {
+                    if inner.stopping.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if !error.is_disk_full() {
+                        tracing::error!(shard = shard.0, %error, "a shard cannot start");
+                        return inner.set(shard, Local::Failed(error.to_string()));
+                    }
+                    wait_for_space(replica.0, &error).await;
                 }
             });
         }

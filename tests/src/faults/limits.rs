@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use benches::http::{Client, encoded};
 
 use super::{RESUME, resumes, until};
-use crate::limits::{Group, memory_of};
+use crate::limits::{Group, cpu_of, memory_of};
 use crate::scenario::Scenario;
 
 /// How often the process must have been killed.
 const KILLED: u64 = 2;
+/// For how long it is looked how much CPU a node uses, and whether a quota is little enough.
+const MEASURED: Duration = Duration::from_secs(2);
+/// In how many periods a node must have had to wait.
+const THROTTLED: u64 = 10;
 /// How long it may live under its limit before it gets a lower one.
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -44,17 +47,24 @@ pub(super) fn out_of_memory(s: &mut Scenario, at: usize) -> Result<u64> {
     Ok(killed)
 }
 
-/// Gives a node a fifth of a core.
+/// Gives a node a fifth of a core, or half of what it uses where that is less, and less still until it has to wait: how
+/// much a node needs depends on how it was built.
 pub(super) fn little_cpu(s: &mut Scenario, at: usize) -> Result<u64> {
-    let group = Group::cpu(20)?;
-    group.take(s.cluster.node(at)?.pid())?;
-    // The load may be content with that: large queries are not.
-    let end = s.clock.now_ms() / 1000;
-    let query = encoded("rate(oracle[5m])");
-    let path = format!("/api/v1/query_range?query={query}&start={}&end={end}&step=3", end - 9_000);
+    let pid = s.cluster.node(at)?.pid();
+    let (begun, before) = (s.clock.monotonic(), cpu_of(pid)?);
+    s.load.run_for(MEASURED);
+    let used = (cpu_of(pid)? - before).as_secs_f64() / (s.clock.monotonic() - begun).as_secs_f64();
+    let mut percent = ((used * 50.0) as u64).clamp(1, 20);
+    let group = Group::cpu(percent)?;
+    group.take(pid)?;
+    let mut lower_at = s.clock.monotonic() + MEASURED;
     until(s, "the node has to wait", |s| {
-        Client::new(&s.cluster.node(at)?.address).get(&path)?;
-        Ok(group.throttled()? >= 10)
+        if s.clock.monotonic() >= lower_at && percent > 1 {
+            percent /= 2;
+            group.set_cpu(percent)?;
+            lower_at = s.clock.monotonic() + MEASURED;
+        }
+        Ok(group.throttled()? >= THROTTLED)
     })?;
     resumes(s)?;
     group.throttled()

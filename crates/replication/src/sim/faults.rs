@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     PowerCut,
     /// F2, all nodes at once.
     PowerCutAll,
+    /// F2, one node, as soon as another one has its vote; and that one is alone.
+    PowerCutVoter,
     /// F3.
     Freeze,
     /// F4, both ways.
@@ -29,7 +31,7 @@ pub(crate) enum Kind {
     SlowNet,
     /// F5, connections between two nodes are reset.
     Reset,
-    /// F6, the database of a node has no space.
+    /// F6, the database of a node has no space, and none after a crash meanwhile.
     FullDisk,
     /// F7.
     FsyncFails,
@@ -48,11 +50,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Kill,
         Self::KillAll,
         Self::PowerCut,
         Self::PowerCutAll,
+        Self::PowerCutVoter,
         Self::Freeze,
         Self::Isolate,
         Self::Deaf,
@@ -76,6 +79,7 @@ impl Kind {
             Self::KillAll => "kill all",
             Self::PowerCut => "power cut",
             Self::PowerCutAll => "power cut all",
+            Self::PowerCutVoter => "power cut of a voter",
             Self::Freeze => "freeze",
             Self::Isolate => "isolate",
             Self::Deaf => "deaf",
@@ -104,6 +108,8 @@ pub(crate) struct Ends {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Undo {
+    /// A node ends for so long.
+    End(usize, u64),
     Start(usize),
     Thaw(usize),
     Heal(Vec<(usize, usize)>),
@@ -130,6 +136,14 @@ pub(crate) fn strike(world: &mut World, kind: Kind, rng: &mut Rng) {
                 end(world, at, how, away);
             }
         }
+        Kind::PowerCutVoter => {
+            // It counts when there was a vote: `voted`.
+            world.net.watch_for_vote();
+            if let Some(leader) = world.a_leader() {
+                end(world, leader, End::Kill, rng.between(100, 1000));
+            }
+            return;
+        }
         Kind::Freeze if world.nodes[one].life.is_some() => {
             world.nodes[one].frozen = true;
             world.net.freeze(one, true);
@@ -153,8 +167,13 @@ pub(crate) fn strike(world: &mut World, kind: Kind, rng: &mut Rng) {
         }
         Kind::Reset => world.net.reset(one, other),
         Kind::FullDisk => {
+            // Long enough for a flush to meet it, and often for a crash behind that.
+            let away = rng.between(1500, 6000);
             world.nodes[one].fill(true);
             world.undo(away, Undo::Space(one));
+            if rng.chance(75) {
+                world.undo(rng.between(1000, away), Undo::End(one, rng.between(100, 1000)));
+            }
         }
         Kind::FsyncFails if world.nodes[one].life.is_some() => {
             world.nodes[one].fail_sync();
@@ -196,7 +215,17 @@ pub(crate) fn strike(world: &mut World, kind: Kind, rng: &mut Rng) {
     world.counted(kind);
 }
 
-fn end(world: &mut World, at: usize, how: End, away: u64) {
+/// Cuts the power of the node at `voter`, whose vote has just arrived at `candidate`, before anything else makes it sync
+/// its log; and cuts off `candidate`, so that others stand for election in that term, too.
+pub(crate) fn voted(world: &mut World, (voter, candidate): (usize, usize), rng: &mut Rng) {
+    end(world, voter, End::PowerCut, rng.between(50, 500));
+    let others = (0..world.nodes.len()).filter(|at| *at != candidate);
+    let cut = others.flat_map(|at| [(at, candidate), (candidate, at)]).collect();
+    cut_off(world, cut, rng.between(1000, 5000));
+    world.counted(Kind::PowerCutVoter);
+}
+
+pub(crate) fn end(world: &mut World, at: usize, how: End, away: u64) {
     if world.nodes[at].life.is_some() {
         world.nodes[at].end(&world.net.clone(), how);
         world.undo(away, Undo::Start(at));

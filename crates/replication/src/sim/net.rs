@@ -72,7 +72,7 @@ struct Wire {
 
 enum Body {
     Ask { question: Question, limit: Duration },
-    Tell(Told),
+    Tell { told: Told, is_vote: bool },
 }
 
 struct Parcel {
@@ -116,6 +116,9 @@ struct State {
     lost: VecDeque<(u64, Waiter)>,
     /// For whom replicas voted, by replica and term.
     votes: BTreeMap<(u64, u64), u64>,
+    /// Whether the next vote that arrives is waited for, and that vote: whose it is, and where it arrived.
+    awaits_vote: bool,
+    vote: Option<(usize, usize)>,
     trace: Vec<String>,
     trace_hash: u64,
     seen: BTreeMap<&'static str, u64>,
@@ -210,6 +213,7 @@ impl Net {
         let mut state = self.state.lock();
         state.cut.clear();
         state.slow = None;
+        state.awaits_vote = false;
     }
 
     /// A line of the trace.
@@ -230,6 +234,16 @@ impl Net {
     /// Violations seen in messages, taken out.
     pub(crate) fn violations(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().violations)
+    }
+
+    /// Waits for the next vote that is given.
+    pub(crate) fn watch_for_vote(&self) {
+        self.state.lock().awaits_vote = true;
+    }
+
+    /// The vote that was waited for, taken out: the voter, and where it has just arrived.
+    pub(crate) fn vote(&self) -> Option<(usize, usize)> {
+        self.state.lock().vote.take()
     }
 
     /// Hands over what is due at `now`.
@@ -291,14 +305,18 @@ impl Net {
                 let (net, service) = (Arc::clone(self), Arc::clone(&running.service));
                 let back = Wire { from: wire.to, to: wire.from, lane: wire.lane };
                 running.handle.spawn(async move {
-                    let told = tokio::time::timeout(limit, net.answer(&service, &from, question)).await;
+                    let mut is_vote = false;
+                    let answer = net.answer(&service, &from, question, &mut is_vote);
                     // Late answers go nowhere, as when the caller has given up.
-                    if let Ok(told) = told {
-                        net.send(back, life, waiter, Body::Tell(told));
+                    if let Ok(told) = tokio::time::timeout(limit, answer).await {
+                        net.send(back, life, waiter, Body::Tell { told, is_vote });
                     }
                 });
             }
-            Body::Tell(told) => {
+            Body::Tell { told, is_vote } => {
+                if is_vote && std::mem::take(&mut state.awaits_vote) {
+                    state.vote = Some((wire.from, wire.to));
+                }
                 if state.sites[wire.to].life == life {
                     // Whoever asked may have given up.
                     let _ = waiter.send(told);
@@ -307,12 +325,18 @@ impl Net {
         }
     }
 
-    async fn answer(&self, service: &Answerer, from: &rpc::Identity, question: Question) -> Told {
+    async fn answer(
+        &self,
+        service: &Answerer,
+        from: &rpc::Identity,
+        question: Question,
+        is_vote: &mut bool,
+    ) -> Told {
         let told = match question {
             Question::Raft { group, message } => {
                 let answer = service.raft(from.node, group, message.clone()).await;
                 answer.map(|answer| {
-                    self.watch_vote(group, &message, &answer);
+                    *is_vote = self.watch_vote(group, &message, &answer);
                     Reply::Bytes(answer.into())
                 })
             }
@@ -337,10 +361,10 @@ impl Net {
         told.map_err(PeerError::Failed)
     }
 
-    /// A replica votes once a term, whatever happened to it in between (I8).
-    fn watch_vote(&self, group: u64, message: &Bytes, answer: &[u8]) {
-        let Ok(Message::Vote(request)) = Message::decode(message.clone()) else { return };
-        let Ok(Answer::Vote(answer)) = Answer::decode(Bytes::copy_from_slice(answer)) else { return };
+    /// A replica votes once a term, whatever happened to it in between (I8). Gives whether this is a vote that is given.
+    fn watch_vote(&self, group: u64, message: &Bytes, answer: &[u8]) -> bool {
+        let Ok(Message::Vote(request)) = Message::decode(message.clone()) else { return false };
+        let Ok(Answer::Vote(answer)) = Answer::decode(Bytes::copy_from_slice(answer)) else { return false };
         let leader = request.vote.leader_id();
         let mut state = self.state.lock();
         let own = ((leader.voted_for, leader.term), leader.voted_for);
@@ -355,6 +379,7 @@ impl Net {
                 state.violations.push(text);
             }
         }
+        answer.vote_granted
     }
 
     fn send(&self, wire: Wire, life: u64, waiter: Waiter, body: Body) {
@@ -409,13 +434,13 @@ impl fmt::Display for Body {
                 Question::Meta(bytes) => told(f, "meta", bytes),
                 Question::Snapshot(bytes) => told(f, "snapshot", bytes),
             },
-            Self::Tell(Ok(reply)) => match reply {
+            Self::Tell { told: Ok(reply), .. } => match reply {
                 Reply::Bytes(bytes) => told(f, "answer", bytes),
                 Reply::Write(answer) => write!(f, "written {}", answer.is_ok()),
                 Reply::Indexes(indexes) => write!(f, "indexes {indexes:?}"),
                 Reply::Pieces(pieces) => write!(f, "pieces {}", pieces.len()),
             },
-            Self::Tell(Err(error)) => write!(f, "failed {error}"),
+            Self::Tell { told: Err(error), .. } => write!(f, "failed {error}"),
         }
     }
 }

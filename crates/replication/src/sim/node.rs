@@ -91,6 +91,8 @@ pub(crate) struct SimNode {
     /// Milliseconds that a sync takes at least and at most.
     pub(crate) disk: (u64, u64),
     pub(crate) frozen: bool,
+    /// Whether its database has no space.
+    full: bool,
     /// Monotonic time that passed while it was frozen, ms.
     missed: u64,
     pub(crate) life: Option<Life>,
@@ -118,6 +120,7 @@ impl SimNode {
             owed: 0,
             disk: (0, 5),
             frozen: false,
+            full: false,
             missed: 0,
             life: None,
             lives: 0,
@@ -201,7 +204,6 @@ impl SimNode {
         };
         // What the database did not flush is in memory only, whoever ends.
         self.kv.cut_power();
-        self.kv.set_faults(Faults::default());
         let gone = Arc::downgrade(&inner);
         drop(inner);
         drop(runtime);
@@ -221,9 +223,20 @@ impl SimNode {
         self.files.heal();
     }
 
-    /// Whether its database has no space.
-    pub(crate) fn fill(&self, full: bool) {
+    /// Sets whether its database has no space.
+    pub(crate) fn fill(&mut self, full: bool) {
+        self.full = full;
         self.kv.set_faults(Faults { full, half: self.halves(), ..Faults::default() });
+    }
+
+    /// Whether its database has no space.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// How many batches found no space so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.kv.refused()
     }
 
     #[cfg(feature = "seeded_bugs")]

@@ -14,7 +14,7 @@ use storage::log::SeededBug;
 use super::check::Checker;
 use super::client::{History, Shown, read_all};
 use super::entropy::Rng;
-use super::faults::{Ends, Kind, Undo, strike};
+use super::faults::{self, Ends, Kind, Undo, strike};
 use super::net::Net;
 use super::node::{End, Pace, SimNode, config};
 use crate::node::Local;
@@ -70,7 +70,13 @@ impl Options {
             kinds.retain(|kind| {
                 !matches!(
                     kind,
-                    Kind::Isolate | Kind::Deaf | Kind::Mute | Kind::Bridge | Kind::Reset | Kind::Transfer
+                    Kind::Isolate
+                        | Kind::Deaf
+                        | Kind::Mute
+                        | Kind::Bridge
+                        | Kind::Reset
+                        | Kind::Transfer
+                        | Kind::PowerCutVoter
                 )
             });
         }
@@ -176,6 +182,7 @@ impl World {
         seen.insert("writes acknowledged", self.history.acked);
         seen.insert("writes unknown", self.history.unknown);
         seen.insert("reads checked", self.history.reads);
+        seen.insert("batches without space", self.nodes.iter().map(SimNode::refused).sum());
         seen.insert("leaders", self.checker.terms() as u64);
         seen.insert("simulated ms", self.now);
         let compared = self.nodes.iter().filter_map(SimNode::inner).map(|inner| inner.metrics.compared.get());
@@ -335,6 +342,7 @@ impl World {
 
     fn end_fault(&mut self, what: Undo) -> Checked {
         match what {
+            Undo::End(at, away) => faults::end(self, at, End::PowerCut, away),
             Undo::Start(at) => return self.start(at),
             Undo::Thaw(at) => {
                 self.nodes[at].frozen = false;
@@ -363,6 +371,7 @@ impl World {
         // Only one, and once the others know it: nobody finds anybody where all have moved.
         let elsewhere = self.formed && at == 0 && self.nodes.len() > 1 && self.rng.chance(30);
         *self.seen.entry("starts elsewhere").or_default() += u64::from(elsewhere);
+        *self.seen.entry("starts on a full disk").or_default() += u64::from(self.nodes[at].is_full());
         let (net, now) = (Arc::clone(&self.net), self.now);
         self.nodes[at]
             .start(&net, now, elsewhere)
@@ -547,23 +556,23 @@ impl World {
         Ok(())
     }
 
-    /// What clients do now: sending again what is unknown, sometimes something new, sometimes reading.
+    /// What clients do now: sending again what is unknown, sometimes something new, sometimes reading. Writes that wait
+    /// for an election leave readers alone.
     fn clients(&mut self) {
         for client in 0..self.options.clients {
-            let flying = self.flights.values().filter(|flight| flight.write.is_some()).count();
-            if flying > self.options.clients * 3 {
-                return;
-            }
             if !self.rng.chance(8) {
                 continue;
             }
+            let writes = self.flights.values().filter(|flight| flight.write.is_some()).count();
+            let most = self.options.clients * 3;
             let shard = ShardId(1 + self.rng.below(self.options.shards.into()) as u32);
             let open: Vec<u64> =
                 self.history.open.iter().filter(|(_, write)| !write.flying).map(|(id, _)| *id).collect();
             match self.rng.below(10) {
+                4..=5 if self.flights.len() - writes <= most => self.read(shard, None),
+                _ if writes > most => {}
                 0..=2 if !open.is_empty() => self.write(shard, client, open.first().copied()),
                 3 => self.write(shard, client, self.rng.clone().pick(&open)),
-                4..=5 => self.read(shard, None),
                 _ if self.history.open.len() < 40 => self.write(shard, client, None),
                 _ => {}
             }
@@ -574,6 +583,10 @@ impl World {
     fn tick(&mut self) -> Checked {
         self.now += TICK;
         self.net.deliver(self.now);
+        if let Some(vote) = self.net.vote() {
+            let mut rng = Rng::new(self.rng.next());
+            faults::voted(self, vote, &mut rng);
+        }
         for node in &mut self.nodes {
             node.run(self.now, TICK);
         }
@@ -627,6 +640,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A node that leads a group.
+    pub(crate) fn a_leader(&mut self) -> Option<usize> {
+        let leads = |node: &&SimNode| {
+            node.inner()
+                .is_some_and(|inner| inner.groups.read().values().any(|group| group.leading().is_some()))
+        };
+        let leaders: Vec<usize> = self.nodes.iter().filter(leads).map(|node| node.at).collect();
+        self.rng.pick(&leaders)
     }
 
     /// Has the leader of a shard asked, through node `via`, to hand over to node `to`.

@@ -23,6 +23,9 @@ pub(crate) struct RowOutcome {
 #[derive(Debug, Default)]
 pub(crate) struct RowWork {
     cells: Vec<Cell>,
+    /// `RetryAppendsTwice`.
+    #[cfg(feature = "seeded_bugs")]
+    pub(crate) appends_twice: bool,
 }
 
 /// Applies a row: `slots` ascend, `values` are bits; `starts` are the start timestamps, if the row has any. A sample newer than its slot's last one is accepted. At the same
@@ -50,6 +53,12 @@ pub(crate) fn apply_row(
             continue;
         }
         debug_assert!(state.last != NEVER, "every timestamp is above it");
+        #[cfg(feature = "seeded_bugs")]
+        if work.appends_twice && timestamp == state.last && bits == state.bits {
+            outcome.written += 1;
+            source.open_tile(clock).append(timestamp, (slot, bits));
+            continue;
+        }
         match source.stored(slot, timestamp) {
             Some(old) if old.is_float(bits) => outcome.written += 1,
             Some(_) => outcome.rejected.push((slot, RejectReason::DuplicateTimestamp)),

@@ -81,6 +81,17 @@ impl Tile {
         }
     }
 
+    /// `RetryAppendsTwice`: adds a sample that is no newer than what its slot has.
+    #[cfg(feature = "seeded_bugs")]
+    pub(crate) fn append(&mut self, timestamp: i64, (slot, bits): Cell) {
+        if let Self::Dense(dense) = self {
+            *self = Self::Sparse(dense.to_sparse());
+        }
+        if let Self::Sparse(sparse) = self {
+            sparse.push(slot, timestamp, bits);
+        }
+    }
+
     /// The bits at (`slot`, `timestamp`).
     pub(crate) fn get(&self, slot: u32, timestamp: i64) -> Option<u64> {
         match self {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -16,7 +17,8 @@ type Map = Arc<BTreeMap<(Family, Vec<u8>), Vec<u8>>>;
 pub struct Faults {
     /// Writes fail as on a full disk.
     pub full: bool,
-    /// Those that fail so leave half of their changes: no store does, a test shows that this would be found.
+    /// Those that fail so leave their changes of [`Family::State`], on the disk too, as if families were not flushed
+    /// together: no store does, a test shows that this would be found.
     pub half: bool,
     /// Flushes fail.
     pub flush_fails: bool,
@@ -30,6 +32,7 @@ pub struct MemoryKv {
     visible: RwLock<Map>,
     durable: Mutex<Map>,
     faults: Mutex<Faults>,
+    refused: AtomicU64,
 }
 
 impl MemoryKv {
@@ -41,6 +44,11 @@ impl MemoryKv {
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock() = faults;
+    }
+
+    /// How many batches met a full disk so far.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Goes back to what the last flush made durable.
@@ -87,25 +95,18 @@ impl Kv for MemoryKv {
 
     fn write(&self, batch: Batch) -> Result<(), StorageError> {
         let faults = *self.faults.lock();
-        if !faults.half {
-            self.fail_if(|f| f.full, true)?;
-        }
-        let mut visible = self.visible.write();
-        let map = Arc::make_mut(&mut visible);
-        let count = if faults.full { batch.changes.len() / 2 } else { batch.changes.len() };
-        for change in batch.changes.into_iter().take(count) {
-            match change {
-                Change::Put(family, key, value) => {
-                    map.insert((family, key), value);
-                }
-                Change::Delete(family, key) => {
-                    map.remove(&(family, key));
-                }
-                Change::DeleteRange(family, from, until) => remove_range(map, family, &from, &until),
+        if faults.full {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            if faults.half {
+                let mut half = batch.changes;
+                half.retain(|change| change.family() == Family::State);
+                change(&mut self.visible.write(), half.clone());
+                change(&mut self.durable.lock(), half);
             }
+            return self.fail_if(|f| f.full, true);
         }
-        drop(visible);
-        self.fail_if(|f| f.full, true)
+        change(&mut self.visible.write(), batch.changes);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StorageError> {
@@ -133,6 +134,21 @@ impl Kv for MemoryKv {
 
     fn disk_bytes(&self) -> u64 {
         self.durable.lock().iter().map(|((_, k), v)| (k.len() + v.len()) as u64).sum()
+    }
+}
+
+fn change(map: &mut Map, changes: Vec<Change>) {
+    let map = Arc::make_mut(map);
+    for change in changes {
+        match change {
+            Change::Put(family, key, value) => {
+                map.insert((family, key), value);
+            }
+            Change::Delete(family, key) => {
+                map.remove(&(family, key));
+            }
+            Change::DeleteRange(family, from, until) => remove_range(map, family, &from, &until),
+        }
     }
 }
 

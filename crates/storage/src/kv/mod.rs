@@ -56,6 +56,15 @@ pub enum Change {
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
+impl Change {
+    /// Of which family its keys are.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Put(family, ..) | Self::Delete(family, _) | Self::DeleteRange(family, ..) => *family,
+        }
+    }
+}
+
 /// Changes that are made together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {

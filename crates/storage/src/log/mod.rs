@@ -136,12 +136,14 @@ pub enum SeededBug {
     ClockInApply,
     /// A batch that finds the store full is written in part.
     HalfWrittenBatch,
+    /// A sample that is sent again, being the newest of its series, is not recognised and appended a second time.
+    RetryAppendsTwice,
 }
 
 #[cfg(feature = "seeded_bugs")]
 impl SeededBug {
     /// All of them, with the names that choose them.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("unsynced-append", Self::UnsyncedAppend),
         ("unsynced-vote", Self::UnsyncedVote),
         ("early-flushed", Self::EarlyFlushed),
@@ -151,6 +153,7 @@ impl SeededBug {
         ("partial-answers", Self::PartialAnswers),
         ("clock-in-apply", Self::ClockInApply),
         ("half-written-batch", Self::HalfWrittenBatch),
+        ("retry-appends-twice", Self::RetryAppendsTwice),
     ];
 
     /// The bug of that name.

@@ -291,7 +291,8 @@ impl Writer {
                 | SeededBug::UnprovenReads
                 | SeededBug::PartialAnswers
                 | SeededBug::ClockInApply
-                | SeededBug::HalfWrittenBatch,
+                | SeededBug::HalfWrittenBatch
+                | SeededBug::RetryAppendsTwice,
             ) => true,
         }
     }

@@ -75,7 +75,7 @@ pub(crate) struct Applied {
 /// Scratch memory.
 #[derive(Debug, Default)]
 pub(crate) struct ApplyWork {
-    rows: RowWork,
+    pub(super) rows: RowWork,
     slots: Vec<u32>,
     bases: Vec<u64>,
     values: Vec<u64>,

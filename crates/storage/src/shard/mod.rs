@@ -197,10 +197,21 @@ impl Shard {
     /// the shard's clock.
     pub fn plan(&self, batches: &[Arc<ShardBatch>], now_ms: i64) -> Plan {
         let mut planner = self.planner.lock();
+        #[cfg(feature = "seeded_bugs")]
+        {
+            planner.forgets = self.appends_twice();
+        }
         let state = self.state.read();
         let head = &state.head;
         let mut look_up = |place, timestamp| self.look_up(head, place, timestamp);
         planner.plan(head, batches, now_ms, self.config.max_late_samples, &mut look_up)
+    }
+
+    /// Whether `RetryAppendsTwice` is on.
+    #[cfg(feature = "seeded_bugs")]
+    fn appends_twice(&self) -> bool {
+        let bug = self.config.log.as_ref().and_then(|log| log.seeded_bug());
+        bug == Some(crate::log::SeededBug::RetryAppendsTwice)
     }
 
     /// The shard's epoch and range of placement keys, as its own log says; `None` before it was set.
@@ -234,6 +245,10 @@ impl Shard {
         {
             state.set_mark(index, mark);
             return Ok(Vec::new());
+        }
+        #[cfg(feature = "seeded_bugs")]
+        {
+            state.work.rows.appends_twice = self.appends_twice();
         }
         let before = state.head.n_active();
         let applied = match apply::apply(&mut state.head, index.0, entry, &mut state.work) {

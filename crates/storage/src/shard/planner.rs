@@ -45,6 +45,9 @@ pub(crate) struct Planner {
     /// Sources that plans not applied yet feed, by scrape target.
     target_sources: HashMap<u64, BTreeSet<u32>>,
     samples: Vec<PlanSample>,
+    /// `RetryAppendsTwice`: what is there already is not recognised.
+    #[cfg(feature = "seeded_bugs")]
+    pub(super) forgets: bool,
 }
 
 #[derive(Debug)]
@@ -241,7 +244,10 @@ impl Planner {
                 if let Some(((source, slot), true)) = place {
                     let state = &head.sources[source as usize];
                     if timestamp <= state.slots[slot as usize].last {
-                        match known_value(state, (source, slot), timestamp, look_up) {
+                        let known = known_value(state, (source, slot), timestamp, look_up);
+                        #[cfg(feature = "seeded_bugs")]
+                        let known = known.filter(|_| !self.forgets);
+                        match known {
                             Some(old) if old.is_float(bits) => {
                                 repeated.samples += 1;
                                 left_out = true;
