@@ -56,10 +56,32 @@ impl Server {
 
     /// CPU seconds (user and system) used so far.
     pub fn cpu_seconds(&self) -> Result<f64> {
+        let (user, system) = self.ticks()?;
+        Ok((user + system) as f64 / 100.0)
+    }
+
+    /// CPU seconds that the kernel used for it so far.
+    pub fn system_seconds(&self) -> Result<f64> {
+        Ok(self.ticks()?.1 as f64 / 100.0)
+    }
+
+    /// User's and system's hundredths of a second.
+    fn ticks(&self) -> Result<(u64, u64)> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(ticks as f64 / 100.0)
+        Ok((fields[11].parse()?, fields[12].parse()?))
+    }
+
+    /// Context switches of the threads that it has now, so far.
+    pub fn switches(&self) -> Result<u64> {
+        let mut switches = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end meanwhile.
+            let status = std::fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
+            let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+            switches += counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(switches)
     }
 
     /// A field of `/proc/PID/status` in bytes: `VmRSS`, `VmHWM`, `RssAnon`.

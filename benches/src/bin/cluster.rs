@@ -1,9 +1,10 @@
 //! What copies cost: the same generated samples to one node, to three nodes with one copy of each shard, and to three with
 //! three; what travels between nodes for a query; how fast a node that was away catches up, and one node grows to three.
 //!
-//! Prints Markdown tables; writes every figure of every run as JSON to `--out`.
+//! Prints Markdown tables; writes every figure of every run as JSON to `--out`. `--only writes` leaves catching up and
+//! growing out.
 //!
-//! Usage: `cluster --isobar BIN [--series N] [--steps N] [--runs N] [--out FILE]`
+//! Usage: `cluster --isobar BIN [--only writes] [--series N] [--steps N] [--runs N] [--out FILE]`
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,19 +32,23 @@ const QUERIES: &[&str] = &[
     "absent_over_time(http_requests_total[5m])",
 ];
 
-/// The program, and what is measured.
-fn options() -> Result<(String, Options)> {
-    let mut isobar = String::new();
-    let options = Options::read(40, "benchmark-cluster.json", |flag, value| {
-        let known = flag == "--isobar";
-        if known {
+/// The program, what is measured, and whether only writes are.
+fn options() -> Result<(String, Options, bool)> {
+    let (mut isobar, mut only_writes) = (String::new(), false);
+    let options = Options::read(40, "benchmark-cluster.json", |flag, value| match flag {
+        "--isobar" => {
             value.clone_into(&mut isobar);
+            true
         }
-        known
+        "--only" => {
+            only_writes = value == "writes";
+            only_writes
+        }
+        _ => false,
     })?;
     ensure!(!isobar.is_empty(), "--isobar names the program");
     ensure!(options.shape.steps >= 2 * CREATION_STEPS, "at least {} steps", 2 * CREATION_STEPS);
-    Ok((isobar, options))
+    Ok((isobar, options, only_writes))
 }
 
 /// Where a measurement runs: the program, and a folder of its own.
@@ -118,6 +123,14 @@ fn cpu_seconds(servers: &[Server]) -> Result<f64> {
     servers.iter().map(Server::cpu_seconds).sum()
 }
 
+fn system_seconds(servers: &[Server]) -> Result<f64> {
+    servers.iter().map(Server::system_seconds).sum()
+}
+
+fn switches(servers: &[Server]) -> Result<u64> {
+    servers.iter().map(Server::switches).sum()
+}
+
 fn settle(servers: &[Server]) -> Result<()> {
     servers.iter().try_for_each(|server| server.settle(1.0))
 }
@@ -141,15 +154,20 @@ fn writes(servers: &[Server], steps: &[Vec<Request>]) -> Result<Value> {
     let path = "/api/v1/write";
     send(&servers[0].address, path, &steps[..CREATION_STEPS], 4)?;
     settle(servers)?;
-    let cpu = cpu_seconds(servers)?;
+    let (cpu, system, switched) = (cpu_seconds(servers)?, system_seconds(servers)?, switches(servers)?);
+    let proposed = metric(servers, "isobar_replication_proposals_total")?;
     let sent = send(&servers[0].address, path, &steps[CREATION_STEPS..], 4)?;
     let while_sending = cpu_seconds(servers)? - cpu;
     settle(servers)?;
     let all = cpu_seconds(servers)? - cpu;
     let million = sent.samples as f64 / 1e6;
+    let entries = metric(servers, "isobar_replication_proposals_total")? - proposed;
+    let switched = switches(servers)?.saturating_sub(switched) as f64;
     Ok(
         json!({"nodes": servers.len(), "samples": sent.samples, "samples_per_s": sent.samples as f64 / sent.seconds,
-        "cpu_s_per_million": all / million, "cpu_s_per_million_while_sending": while_sending / million,
+        "cpu_s_per_million": all / million, "system_s_per_million": (system_seconds(servers)? - system) / million,
+        "samples_per_entry": sent.samples as f64 / entries, "switches_per_entry": switched / entries,
+        "cpu_s_per_million_while_sending": while_sending / million,
         "p50_ms": sent.latency(0.5), "p99_ms": sent.latency(0.99), "max_ms": sent.latency(1.0), "retries": sent.retries}),
     )
 }
@@ -215,7 +233,7 @@ fn grow(place: &Place<'_>, steps: &[Vec<Request>], by_state: bool) -> Result<Val
     )
 }
 
-fn measure(isobar: &str, shape: &Shape, steps: &[Vec<Request>]) -> Result<Value> {
+fn measure(isobar: &str, shape: &Shape, steps: &[Vec<Request>], only_writes: bool) -> Result<Value> {
     let folder = std::env::temp_dir().join(format!("isobar-bench-cluster-{}", std::process::id()));
     let within = |name: &str| -> Result<Place<'_>> {
         let folder = folder.join(name);
@@ -231,6 +249,10 @@ fn measure(isobar: &str, shape: &Shape, steps: &[Vec<Request>]) -> Result<Value>
         if (nodes, copies) == (3, 1) {
             asked = queries(&servers, shape)?;
         }
+    }
+    if only_writes {
+        remove(&folder)?;
+        return Ok(json!({"writes": wrote, "queries": asked}));
     }
     let caught_up = catch_up(&within("catch-up")?, steps)?;
     let grown = grow(&within("grow")?, steps, false)?;
@@ -277,6 +299,9 @@ fn report(result: &Value) {
         &result["writes"],
         &[
             ("CPU s per million samples, all nodes", "/cpu_s_per_million"),
+            ("of it in the kernel", "/system_s_per_million"),
+            ("samples an entry", "/samples_per_entry"),
+            ("context switches an entry", "/switches_per_entry"),
             ("samples/s", "/samples_per_s"),
             ("p50 ms", "/p50_ms"),
             ("p99 ms", "/p99_ms"),
@@ -293,6 +318,9 @@ fn report(result: &Value) {
             ("series moved", "/stats/movedSeries"),
         ],
     );
+    if result["catch_up"].is_null() {
+        return;
+    }
     rows(
         "catching up",
         &json!([result["catch_up"], result["grow"], result["grow_by_state"]]),
@@ -307,7 +335,7 @@ fn report(result: &Value) {
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 fn main() -> Result<()> {
-    let (isobar, options) = options()?;
+    let (isobar, options, only_writes) = options()?;
     eprintln!("generating {} series × {} steps", options.shape.series, options.shape.steps);
     let mut generator = Generator::new(&options.shape);
     let mut steps = Vec::new();
@@ -317,7 +345,7 @@ fn main() -> Result<()> {
     let mut all = Vec::new();
     for run in 0..options.runs {
         eprintln!("run {} of {}", run + 1, options.runs);
-        let result = measure(&isobar, &options.shape, &steps)?;
+        let result = measure(&isobar, &options.shape, &steps, only_writes)?;
         println!("\n## Run {}\n", run + 1);
         report(&result);
         all.push(result);
