@@ -39,12 +39,12 @@ pub(crate) fn start(inner: &Arc<Inner>) {
             tokio::time::sleep(LOOK).await;
             if inner.log.failure().is_some() {
                 // Nothing can be stored here any more, but a leader that appends nothing would not notice: others lead.
-                hand_over(&inner, |_| true).await;
+                hand_over_all(&inner).await;
                 continue;
             }
             if inner.guard.is_full() && inner.leads() {
-                let spacious = inner.spacious().await;
-                hand_over(&inner, |node| spacious.contains(&node)).await;
+                let able = inner.able(true).await;
+                hand_over(&inner, |replica| able.contains(&replica)).await;
             }
             let Some(cluster) = inner.cluster.load_full() else { continue };
             if let Err(failure) = look(&inner, &cluster).await {
@@ -158,9 +158,15 @@ async fn balance(inner: &Inner) -> Result<(), Failure> {
     if next_transfer(&leaders, &voters).is_none() {
         return Ok(());
     }
-    // Only who has disk space can lead.
-    let spacious = inner.spacious().await;
-    voters.values_mut().for_each(|nodes| nodes.retain(|node| spacious.contains(node)));
+    let able = inner.able(true).await;
+    for (shard, group) in inner.running_shards() {
+        let membership = group.membership();
+        let is_able =
+            |node: &NodeId| membership.nodes().any(|(id, peer)| peer.node == node.0 && able.contains(id));
+        if let Some(nodes) = voters.get_mut(&shard) {
+            nodes.retain(is_able);
+        }
+    }
     let Some((shard, to)) = next_transfer(&leaders, &voters) else { return Ok(()) };
     if leaders.get(&shard) != Some(&inner.node) {
         return Ok(());
@@ -191,9 +197,17 @@ async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), L
             format!("the replica of shard {shard} on node {:016x} is behind or does not answer", to.0);
         return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
     }
-    if inner.status_of(to).await.is_some_and(|status| status.is_full()) {
-        let reason = format!("the disk of node {:016x} is full", to.0);
-        return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
+    if let Some(status) = inner.status_of(to).await {
+        let reason = match status.replicas.get(&target) {
+            _ if status.is_full() => format!("the disk of node {:016x} is full", to.0),
+            Some(view) if view.failed => {
+                format!("the replica of shard {shard} on node {:016x} cannot be relied on", to.0)
+            }
+            _ => String::new(),
+        };
+        if !reason.is_empty() {
+            return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
+        }
     }
     group.transfer(target, TRANSFER).await.map_err(LeadError::Failed)
 }
@@ -260,9 +274,15 @@ pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Resu
     Err(last)
 }
 
-/// Hands over everything that this node leads, where somebody can take it on a node that `may` lead: before it stops, or
-/// when it cannot store anything.
-pub(crate) async fn hand_over(inner: &Inner, may: impl Fn(NodeId) -> bool) {
+/// Hands over everything that this node leads, to whoever can take it, on full disks too: before it stops, or when it
+/// cannot store anything.
+pub(crate) async fn hand_over_all(inner: &Inner) {
+    let able = inner.able(false).await;
+    hand_over(inner, |replica| able.contains(&replica)).await;
+}
+
+/// Hands over everything that this node leads and a replica that `may` lead can take.
+async fn hand_over(inner: &Inner, may: impl Fn(u64) -> bool) {
     let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
     let led = groups.iter().filter_map(|group| Some((group, group.successor(&may)?)));
     let handed = led.map(|(group, to)| async move {
@@ -282,15 +302,15 @@ impl Inner {
         self.groups.read().values().any(|group| group.leading().is_some())
     }
 
-    /// The nodes that answer and say that they have disk space.
-    async fn spacious(&self) -> BTreeSet<NodeId> {
+    /// The replicas, of shards and of the meta group, that can lead: their nodes answer and say nothing bad of them, and
+    /// that they have disk space where that matters (`with_space`).
+    async fn able(&self, with_space: bool) -> BTreeSet<u64> {
         let cluster = self.cluster.load_full();
         let nodes = cluster.iter().flat_map(|cluster| cluster.members.keys().copied());
-        let asked = nodes.map(|node| async move { (node, self.status_of(node).await) });
-        let told = join_all(asked.collect::<Vec<_>>()).await;
-        told.into_iter()
-            .filter(|(_, status)| status.as_ref().is_some_and(|status| !status.is_full()))
-            .map(|(node, _)| node)
+        let told = join_all(nodes.map(|node| self.status_of(node)).collect::<Vec<_>>()).await;
+        let able = told.into_iter().flatten().filter(|status| !(with_space && status.is_full()));
+        able.flat_map(|status| status.replicas.into_iter().filter(|(_, view)| !view.failed))
+            .map(|(replica, _)| replica)
             .collect()
     }
 
