@@ -59,6 +59,7 @@ fn push_replica(out: &mut String, replica: &ReplicaStatus) {
     let view = replica.view.unwrap_or_default();
     let state = match replica.view {
         None => "unknown",
+        Some(view) if view.quarantined => "quarantined",
         Some(view) if view.failed => "failed",
         Some(view) if view.leads => "leader",
         Some(view) if !view.votes => "learner",

@@ -94,6 +94,14 @@ impl ApplyPool {
         let _ = senders[at].send(job);
     }
 
+    /// Returns once everything is done that was handed over for group `key` before.
+    pub(crate) async fn drained(&self, key: u64, target: Target) {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.submit(key, Job { target, mark: Mark::default(), entries: Entries::new(), done });
+        // A pool that stopped has nothing left either.
+        let _ = wait.await;
+    }
+
     /// Lets the threads finish what they have, and ends them.
     pub(crate) fn stop(&self) {
         self.senders.lock().clear();

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use model::{Failure, NodeId, ReplicaId, ShardId};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use storage::log::{GroupId, NodeLog};
+use storage::log::{GroupId, LogId, NodeLog};
 use storage::{Incoming, StorageError, Store, Subject};
 
 use crate::ReplicationError;
@@ -55,18 +55,28 @@ impl Fetched {
     /// Replaces log and state; durable when it returns. Blocks. After a failure for lack of space it can be done again.
     pub(crate) fn install(&self) -> Result<(), ReplicationError> {
         let group = GroupId(self.replica.0);
-        if let Some(last) = mark_of(&self.incoming)?.and_then(|mark| mark.last) {
-            let at = place(&last);
-            if self.log.id_at(group, at.index).is_some_and(|known| known != at) {
-                // Entries from there on were never committed: the cluster went another way.
-                self.log.truncate_wait(group, at.index)?;
-            }
-            self.log.purge_wait(group, at)?;
+        if let Some(at) = place_of(&self.incoming)? {
+            give_up_below(&self.log, group, at)?;
         }
         self.store.install(self.subject, self.replica, &self.incoming)?;
         self.incoming.remove()?;
         Ok(())
     }
+}
+
+/// Where in the log fetched state stands.
+pub(crate) fn place_of(incoming: &Incoming) -> Result<Option<LogId>, StorageError> {
+    Ok(mark_of(incoming)?.and_then(|mark| mark.last).map(|last| place(&last)))
+}
+
+/// Gives up a group's log up to `at`, where state stands that is to replace what the log made. Blocks.
+pub(crate) fn give_up_below(log: &NodeLog, group: GroupId, at: LogId) -> Result<(), ReplicationError> {
+    if log.id_at(group, at.index).is_some_and(|known| known != at) {
+        // Entries from there on were never committed: the cluster went another way.
+        log.truncate_wait(group, at.index)?;
+    }
+    log.purge_wait(group, at)?;
+    Ok(())
 }
 
 /// Before a group starts: ends an installation that the last stop cut short. Blocks.
@@ -76,7 +86,7 @@ pub(crate) fn finish(inner: &Inner, subject: Subject, replica: ReplicaId) -> Res
         return Ok(());
     }
     let incoming = Incoming::open(&dir, subject)?;
-    let new = mark_of(&incoming)?.and_then(|mark| mark.last).map(|last| place(&last));
+    let new = place_of(&incoming)?;
     // The log is given up first: as long as it is not, the old state is whole, and the pieces wait for another offer.
     let begun = incoming.is_complete() && inner.log.state(GroupId(replica.0))?.purged == new;
     if !begun || new.is_none() {
@@ -118,6 +128,9 @@ pub(crate) fn pieces(inner: &Inner, what: &[u8]) -> Result<rpc::SnapshotParts, F
     let (subject, known) =
         asked_for(what).ok_or_else(|| Failure::invalid("a request for state that does not decode"))?;
     let group = inner.group_of(subject)?;
+    if let Some(reason) = inner.quarantine.reason(group.id.0) {
+        return Err(Failure::unavailable(reason, RETRY));
+    }
     Ok(Box::new(move |give| {
         let exported = match group.target() {
             Target::Shard(shard) => shard.export(&known, give),
@@ -139,11 +152,32 @@ pub(crate) async fn receive(
     vote: RaftVote,
 ) -> Result<SnapshotResponse<Types>, Failure> {
     let _one = group.catching_up().lock().await;
+    if !inner.groups.read().get(&group.id.0).is_some_and(|now| Arc::ptr_eq(now, group)) {
+        // It was started anew meanwhile, and with it the folder has another user.
+        return Err(Failure::unavailable(format!("{} is being started", group.name), RETRY));
+    }
     let subject = group.target().subject();
     let replica = ReplicaId(group.id.0);
-    tracing::info!(group = %group.name, from = format!("{:016x}", from.0), "fetching state: the log does not reach back");
+    let incoming = fetch(inner, group, from).await?;
+    let mark = mark_of(&incoming)?.unwrap_or_default();
+    let meta = SnapshotMeta { last_log_id: mark.last, last_membership: mark.membership };
+    let (store, log) = (Arc::clone(&inner.store), Arc::clone(&inner.log));
+    let fetched = Fetched { store, log, subject, replica, incoming };
+    let snapshot = Snapshot { meta, snapshot: VirtualSnapshot(Some(fetched)) };
+    let installed = group.raft().install_full_snapshot(vote, snapshot).await;
+    let response = installed.map_err(|error| Failure::internal(format!("{}: {error}", group.name)))?;
+    inner.metrics.installed_snapshots.inc();
+    inner.note_change();
+    Ok(response)
+}
+
+/// Fetches the state of `group` from the node `from` into the folder for that; complete when it returns. Only while
+/// `catching_up` of the group is held.
+pub(crate) async fn fetch(inner: &Inner, group: &Group, from: NodeId) -> Result<Incoming, Failure> {
+    let subject = group.target().subject();
+    tracing::info!(group = %group.name, from = format!("{:016x}", from.0), "fetching state from another node");
     let started = inner.clock.monotonic();
-    let dir = inner.folder.incoming_dir(replica.0);
+    let dir = inner.folder.incoming_dir(group.id.0);
     let pool = &inner.ground.pool;
     let opened = pool.aside(move || {
         let mut incoming = Incoming::open(&dir, subject)?;
@@ -172,18 +206,9 @@ pub(crate) async fn receive(
         });
         incoming = taken.await??;
     }
-    let mark = mark_of(&incoming)?.unwrap_or_default();
     let seconds = inner.clock.monotonic().saturating_sub(started).as_secs_f64();
     tracing::info!(group = %group.name, pieces = count, bytes, seconds, "state fetched");
-    let meta = SnapshotMeta { last_log_id: mark.last, last_membership: mark.membership };
-    let (store, log) = (Arc::clone(&inner.store), Arc::clone(&inner.log));
-    let fetched = Fetched { store, log, subject, replica, incoming };
-    let snapshot = Snapshot { meta, snapshot: VirtualSnapshot(Some(fetched)) };
-    let installed = group.raft().install_full_snapshot(vote, snapshot).await;
-    let response = installed.map_err(|error| Failure::internal(format!("{}: {error}", group.name)))?;
-    inner.metrics.installed_snapshots.inc();
-    inner.note_change();
-    Ok(response)
+    Ok(incoming)
 }
 
 impl Target {

@@ -319,6 +319,101 @@ fn who_was_away_too_long_is_sent_state() {
 }
 
 #[test]
+fn wrong_values_of_one_replica_are_never_read_once_found_and_it_is_made_right() {
+    use model::seam::{ReadLevel, ShardReader as _};
+    run(async {
+        let (mut sites, mut listeners) = (Vec::new(), Vec::new());
+        for name in ["a", "b", "c"] {
+            let (site, listener) = Site::new(name).await;
+            sites.push(site);
+            listeners.push(listener);
+        }
+        let join: Vec<String> = sites.iter().map(|site| site.address.clone()).collect();
+        let mut nodes = Vec::new();
+        for (site, listener) in sites.iter().zip(listeners) {
+            let config = site.config(&join, 3);
+            let config = ReplicationConfig { compare_every: Duration::from_millis(500), shards: 1, ..config };
+            nodes.push(site.start_with(listener, config).await);
+        }
+        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        let shard = ShardId(1);
+        let handle =
+            |node: &Replication| node.inner.ready_shards().into_iter().next().map(|(_, handle)| handle);
+        let mut steps = 0;
+        // First a follower, then whoever leads.
+        for leader in [false, true] {
+            write_through(&nodes[0], shard, 5, steps).await;
+            steps += 1;
+            equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
+            let leads = |node: &Arc<Replication>| handle(node).is_some_and(|h| h.group.leading().is_some());
+            let at = nodes.iter().position(|node| leads(node) == leader).unwrap();
+            let victim = handle(&nodes[at]).unwrap();
+            // It stores other values than those that were sent, and takes the entry with the right ones for known.
+            let mut wrong = (*batch(0..5, steps)).clone();
+            wrong.samples.iter_mut().for_each(|sample| sample.value += 0.5);
+            let plans = Arc::clone(&victim.shard);
+            plans.begin_term(1_000_000 + steps as u64);
+            let (index, mark) = victim.shard.applied();
+            let plan = plans.plan(&[Arc::new(wrong)], START + steps * 1000);
+            victim.shard.apply(model::LogIndex(index.0 + 1), &plan.entry, &mark).unwrap();
+            drop((plans, victim));
+            let quarantines = nodes[at].inner.metrics.quarantines.get();
+            let other = &nodes[(at + 1) % 3];
+            // The leader that differs cannot say what became of it: it is sent again.
+            let _ = other.write(shard, batch(0..5, steps)).await;
+            // Reads on its node give the wrong value (that is why it has to be found) or nothing, until it is found.
+            let read = async || {
+                let found = nodes[at].inner.metrics.quarantines.get() > quarantines;
+                for level in [ReadLevel::Linearizable, ReadLevel::MaxStaleness(Duration::from_secs(60))] {
+                    let Ok(source) = nodes[at].snapshot(shard, level).await else { continue };
+                    let values = tokio::task::spawn_blocking(move || values_of(source.as_ref()));
+                    let Ok(values) = values.await.unwrap() else { continue };
+                    let wrong = values.iter().filter(|value| value.fract() != 0.0).count();
+                    assert!(
+                        !found || wrong == 0,
+                        "{wrong} wrong values of {} after it was found",
+                        values.len()
+                    );
+                }
+                found
+            };
+            until("it goes into quarantine", async || read().await).await;
+            until("it serves again", async || {
+                read().await;
+                nodes[at].inner.quarantine.len() == 0 && nodes[at].caught_up()
+            })
+            .await;
+            steps += 1;
+            write_through(other, shard, 5, steps - 1).await;
+            write_through(&nodes[at], shard, 5, steps).await;
+            steps += 1;
+            ready(&nodes.iter().collect::<Vec<_>>()).await;
+            equal_hashes(&nodes.iter().collect::<Vec<_>>()).await;
+            for node in &nodes {
+                assert_eq!(read_through(node, shard).await, expect(5, steps));
+                let own = handle(node).unwrap().shard.reader();
+                assert_eq!(crate::node_test::read_source(own.as_ref()), expect(5, steps));
+                assert_eq!(node.unready(), None);
+            }
+            assert_eq!(nodes[at].inner.metrics.quarantines.get(), quarantines + 1);
+        }
+        for node in nodes {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
+/// All values in a snapshot of a shard.
+fn values_of(source: &dyn model::seam::SeriesSource) -> Result<Vec<f64>, model::Failure> {
+    let mut iter = source.select(&crate::node_test::everything())?;
+    let (mut data, mut values) = (model::seam::SeriesData::default(), Vec::new());
+    while iter.next_series(&mut data)? {
+        values.extend_from_slice(&data.values);
+    }
+    Ok(values)
+}
+
+#[test]
 fn one_node_grows_to_three_with_its_history() {
     run(async {
         let (first, listener) = Site::new("a").await;

@@ -1,9 +1,10 @@
 //! Replicas are compared while the cluster runs (I7): apply is a function of the log, so at the same entry they are equal.
 //!
-//! Every ten minutes the leader of each shard tells the other members the hash of its state at the entry that it has
-//! applied last. A member that has been there compares with its own. One that differs says so: in its log, in a metric,
-//! and in the status of the cluster, where its replica is shown as failed. It goes on serving: which of them is right is
-//! for people to find out, until a replica can be replaced by itself.
+//! Every ten minutes the leader of each shard asks the other members for the hash of their state at the entry that it has
+//! applied last, and judges: where a majority of at least three voters agrees, whoever differs is wrong, the leader
+//! included, and goes into quarantine. Without such a majority (a group that grows from one copy to three, members that do
+//! not answer, three different states) nobody knows which state is right: that is told in the log, in a metric and in the
+//! status of the cluster, and nothing else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,28 +12,62 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use model::{LogIndex, NodeId};
+use model::{Failure, LogIndex, NodeId};
 use parking_lot::Mutex;
 
+use crate::group::Group;
 use crate::machine::Target;
 use crate::node::Inner;
+use crate::quarantine;
 use crate::talk::{Ask, Reply};
 
 /// How long a member may take to get as far as its leader.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// A replica's state as its leader's: asked of a member.
+/// Which replica's state is asked for, and at which entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compared {
-    /// The member.
+    /// The replica.
     pub(crate) replica: u64,
-    /// An entry that the leader has applied.
+    /// An entry that whoever asks has applied.
     pub(crate) index: u64,
-    /// The hash of its state there.
-    pub(crate) hash: u64,
 }
 
-/// Replicas here that differed from their leader's when they were last compared.
+/// What came of it, as the leader tells a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// The member.
+    pub(crate) replica: u64,
+    /// Where the states were compared.
+    pub(crate) index: u64,
+    pub(crate) verdict: Verdict,
+}
+
+/// What comparing the states of a group's members gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All are equal.
+    Alike,
+    /// They differ, and no majority says which is right.
+    Undecided,
+    /// A majority of the voters has this hash, and these replicas have it; others are wrong.
+    Majority { hash: u64, healthy: Vec<u64> },
+}
+
+/// Judges the hashes of a group's members, learners included, that are known; `voters` are all who vote.
+pub(crate) fn judge(voters: &BTreeSet<u64>, hashes: &BTreeMap<u64, u64>) -> Verdict {
+    let with = |hash: u64| hashes.iter().filter(move |(_, other)| **other == hash).map(|(id, _)| *id);
+    let different: BTreeSet<u64> = hashes.values().copied().collect();
+    if different.len() <= 1 {
+        return Verdict::Alike;
+    }
+    let right = different.into_iter().find(|hash| {
+        voters.len() >= 3 && with(*hash).filter(|id| voters.contains(id)).count() * 2 > voters.len()
+    });
+    right.map_or(Verdict::Undecided, |hash| Verdict::Majority { hash, healthy: with(hash).collect() })
+}
+
+/// Replicas here that differed from others when they were last compared, and nobody knows which is right.
 #[derive(Debug, Default)]
 pub(crate) struct Differing(Mutex<BTreeSet<u64>>);
 
@@ -53,68 +88,169 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     });
 }
 
-async fn compare(inner: &Inner) {
+/// Who votes in a group; nobody while the voters change, so that nothing is judged then.
+pub(crate) fn voters(group: &Group) -> BTreeSet<u64> {
+    match group.membership().get_joint_config().as_slice() {
+        [voters] => voters.clone(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// The other members of a group, by replica.
+pub(crate) fn others(group: &Group) -> BTreeMap<u64, NodeId> {
+    let membership = group.membership();
+    let others = membership.nodes().filter(|(id, _)| **id != group.id.0);
+    others.map(|(id, peer)| (*id, NodeId(peer.node))).collect()
+}
+
+/// Asks nodes for the states of their replicas; the hashes of those that have got there in time. Who cannot be asked now is
+/// asked the next time.
+pub(crate) async fn ask(inner: &Inner, asked: BTreeMap<NodeId, Vec<Compared>>) -> BTreeMap<u64, u64> {
+    let answers = asked
+        .into_iter()
+        .map(|(node, replicas)| async move { inner.ask(node, &Ask::Compare(replicas), ANSWER * 2).await });
+    let told = join_all(answers).await.into_iter().filter_map(|answer| match answer {
+        Ok(Reply::Compared(hashes)) => Some(hashes),
+        _ => None,
+    });
+    told.flatten().collect()
+}
+
+async fn compare(inner: &Arc<Inner>) {
     let mut asked: BTreeMap<NodeId, Vec<Compared>> = BTreeMap::new();
+    let mut led = Vec::new();
     for (_, handle) in inner.ready_shards() {
         if handle.group.leading().is_none() {
             continue;
         }
         let (index, hash) = handle.shard.state_hash();
-        for (replica, peer) in handle.group.membership().nodes().filter(|(id, _)| **id != handle.group.id.0) {
-            let compared = Compared { replica: *replica, index: index.0, hash };
-            asked.entry(NodeId(peer.node)).or_default().push(compared);
+        let members = others(&handle.group);
+        for (replica, node) in &members {
+            asked.entry(*node).or_default().push(Compared { replica: *replica, index: index.0 });
+        }
+        led.push((Arc::clone(&handle.group), index.0, hash, members));
+    }
+    let told = ask(inner, asked).await;
+    inner.metrics.compared.inc_by(told.len() as u64);
+    let mut judged: BTreeMap<NodeId, Vec<Judged>> = BTreeMap::new();
+    for (group, index, hash, members) in led {
+        let of_members = members.keys().filter_map(|id| Some((*id, *told.get(id)?)));
+        let hashes: BTreeMap<u64, u64> = of_members.chain([(group.id.0, hash)]).collect();
+        let verdict = judge(&voters(&group), &hashes);
+        if verdict != Verdict::Alike {
+            tracing::error!(group = %group.name, index, ?hashes, ?verdict, "replicas differ at the same entry");
+        }
+        for replica in hashes.keys() {
+            let node = members.get(replica).copied().unwrap_or(inner.node);
+            let verdict = verdict.clone();
+            judged.entry(node).or_default().push(Judged { replica: *replica, index, verdict });
         }
     }
-    let answers = asked.into_iter().map(|(node, replicas)| async move {
-        // Who cannot be asked now is asked the next time.
-        (node, inner.ask(node, &Ask::Compare(replicas), ANSWER * 2).await)
+    let own = judged.remove(&inner.node).unwrap_or_default();
+    let tell = judged.into_iter().map(|(node, judged)| async move {
+        // Who does not hear it now is told the next time.
+        if let Err(failure) = inner.ask(node, &Ask::Judge(judged), ANSWER).await {
+            tracing::info!(%failure, "a node was not told how its replicas stand");
+        }
     });
-    for (node, answer) in join_all(answers).await {
-        if let Ok(Reply::Compared { equal, differing }) = answer {
-            inner.metrics.compared.inc_by((equal.len() + differing.len()) as u64);
-            if !differing.is_empty() {
-                let node = format!("{:016x}", node.0);
-                tracing::error!(%node, ?differing, "replicas differ from the ones here, which lead");
-            }
-        }
-    }
+    join_all(tell).await;
+    take(inner, own).await;
 }
 
-/// As a member: compares with what leaders on another node say; the replicas that are equal and those that differ. Those
-/// that have not got there in time, or have gone on for long, are in neither.
+/// Gives the hashes of replicas here at the entries asked for. Those that have not got there in time, or have gone on for
+/// long, are left out.
 pub(crate) async fn answer(inner: &Inner, asked: &[Compared]) -> Reply {
-    let (mut equal, mut differing) = (Vec::new(), Vec::new());
     let answers = asked.iter().map(|compared| async move {
         let group = inner.groups.read().get(&compared.replica).cloned()?;
         group.wait_applied(LogIndex(compared.index), ANSWER).await.ok()?;
         let Target::Shard(shard) = group.target() else { return None };
-        let hash = shard.hash_at(LogIndex(compared.index))?;
-        if hash != compared.hash {
-            tracing::error!(
-                group = %group.name,
-                index = compared.index,
-                here = format!("{hash:016x}"),
-                leader = format!("{:016x}", compared.hash),
-                "the state of this replica differs from its leader's at the same entry"
-            );
-        }
-        Some(hash == compared.hash)
+        Some((compared.replica, shard.hash_at(LogIndex(compared.index))?))
     });
-    let answers = join_all(answers.collect::<Vec<_>>()).await;
-    let mut known = inner.differing.0.lock();
-    for (compared, same) in asked.iter().zip(answers) {
-        match same {
-            Some(true) => {
-                known.remove(&compared.replica);
-                equal.push(compared.replica);
+    Reply::Compared(join_all(answers).await.into_iter().flatten().collect())
+}
+
+/// Does what leaders judged of replicas here.
+pub(crate) async fn take(inner: &Arc<Inner>, judged: Vec<Judged>) {
+    for Judged { replica, index, verdict } in judged {
+        let undecided = verdict == Verdict::Undecided;
+        {
+            let mut differing = inner.differing.0.lock();
+            if undecided {
+                differing.insert(replica);
+            } else {
+                differing.remove(&replica);
             }
-            Some(false) => {
-                known.insert(compared.replica);
-                differing.push(compared.replica);
-            }
-            None => {}
+        }
+        let Verdict::Majority { hash, healthy } = verdict else { continue };
+        let Some(group) = inner.groups.read().get(&replica).cloned() else { continue };
+        let Target::Shard(shard) = group.target() else { continue };
+        // What was compared may be gone by now: only what still differs there is wrong.
+        let here = shard.hash_at(LogIndex(index));
+        if let Some(here) = here.filter(|here| *here != hash) {
+            let note = quarantine::Note {
+                shard: shard.id(),
+                replica,
+                index,
+                here,
+                right: hash,
+                healthy,
+                found_ms: inner.clock.now_ms(),
+                fetched: false,
+            };
+            quarantine::begin(inner, &group, shard, note).await;
         }
     }
-    inner.metrics.differing.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
-    Reply::Compared { equal, differing }
+    note_metric(inner);
+}
+
+/// Brings the metric up to date.
+pub(crate) fn note_metric(inner: &Inner) {
+    let count = inner.differing.0.lock().len() + inner.quarantine.len();
+    inner.metrics.differing.set(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+/// Whether replica `group` of this node is as a majority of its group; fails while that cannot be known.
+pub(crate) async fn is_right(inner: &Inner, group: &Group) -> Result<bool, Failure> {
+    let Target::Shard(shard) = group.target() else { return Ok(true) };
+    let (index, own) = shard.state_hash();
+    let mut asked: BTreeMap<NodeId, Vec<Compared>> = BTreeMap::new();
+    for (replica, node) in others(group) {
+        asked.entry(node).or_default().push(Compared { replica, index: index.0 });
+    }
+    let mut hashes = ask(inner, asked).await;
+    hashes.insert(group.id.0, own);
+    let voters = voters(group);
+    let agreeing = hashes.iter().filter(|(id, hash)| voters.contains(id) && **hash == own).count();
+    match judge(&voters, &hashes) {
+        Verdict::Alike if agreeing * 2 > voters.len() => Ok(true),
+        Verdict::Majority { hash, .. } => Ok(hash == own),
+        Verdict::Alike | Verdict::Undecided => {
+            let reason = format!("{}: no majority tells whether the state here is right", group.name);
+            Err(Failure::unavailable(reason, ANSWER))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_majority_of_three_and_more_says_who_is_right() {
+        let judged = |voters: &[u64], hashes: &[(u64, u64)]| {
+            judge(&voters.iter().copied().collect(), &hashes.iter().copied().collect())
+        };
+        let majority = |healthy: &[u64]| Verdict::Majority { hash: 7, healthy: healthy.to_vec() };
+        assert_eq!(judged(&[1, 2, 3], &[(1, 7), (2, 7), (3, 7)]), Verdict::Alike);
+        assert_eq!(judged(&[1, 2, 3], &[(1, 7), (2, 7), (3, 8)]), majority(&[1, 2]));
+        assert_eq!(judged(&[1, 2, 3], &[(1, 8), (2, 7), (3, 7)]), majority(&[2, 3]));
+        assert_eq!(judged(&[1, 2, 3], &[(1, 7), (2, 8), (3, 9)]), Verdict::Undecided);
+        assert_eq!(judged(&[1, 2, 3], &[(1, 7), (2, 8)]), Verdict::Undecided, "the third is silent");
+        assert_eq!(judged(&[1, 2, 3, 4, 5], &[(1, 7), (2, 7), (3, 8), (4, 7)]), majority(&[1, 2, 4]));
+        assert_eq!(judged(&[1, 2, 3, 4, 5], &[(1, 7), (2, 7), (3, 8)]), Verdict::Undecided);
+        assert_eq!(judged(&[1, 2], &[(1, 7), (2, 8)]), Verdict::Undecided);
+        assert_eq!(judged(&[1], &[(1, 7), (2, 8), (3, 7)]), Verdict::Undecided, "learners have no say");
+        assert_eq!(judged(&[1, 2, 3], &[(1, 7), (2, 7), (3, 7), (4, 8)]), majority(&[1, 2, 3]));
+        assert_eq!(judged(&[], &[(1, 7), (2, 8)]), Verdict::Undecided, "while the voters change");
+    }
 }

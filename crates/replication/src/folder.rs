@@ -307,15 +307,17 @@ fn write_identity(dir: &Path, identity: &Identity) -> Result<(), ReplicationErro
         }
     }
     text += &format!("checksum {}\n", checksum(&text));
-    let new = dir.join("NODE.new");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(ReplicationError::io(at(), "write"))
+    write_synced(dir, &path, text.as_bytes()).map_err(ReplicationError::io(at(), "write"))
+}
+
+/// Makes the file `path` in `dir` hold `bytes`: those or what it held before, whatever happens, and those once it returns.
+pub(crate) fn write_synced(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    File::open(dir)?.sync_all()
 }
 
 fn read_identity(dir: &Path) -> Result<Option<Identity>, ReplicationError> {

@@ -469,14 +469,14 @@ impl Group {
         tokio::time::timeout(limit, self.wait_until(follows)).await.unwrap_or_else(late)
     }
 
-    /// As the leader: the voter on one of the nodes that `may` lead to hand leadership to, one that has all of the log.
-    pub(crate) fn successor(&self, may: impl Fn(NodeId) -> bool) -> Option<u64> {
+    /// As the leader: the voter to hand leadership to, one of those that `may` lead and has all of the log.
+    pub(crate) fn successor(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         self.leading()?;
         let (positions, _) = self.positions();
         let membership = self.membership();
         let others = membership.voter_ids().filter(|id| *id != self.id.0);
         others
-            .filter(|id| membership.get_node(id).is_some_and(|peer| may(NodeId(peer.node))))
+            .filter(|id| may(*id))
             .filter(|id| self.is_current(*id) && self.answers(*id))
             .max_by_key(|id| positions.get(id).copied())
     }
@@ -509,6 +509,15 @@ impl Group {
             Ok(()) | Err(Fatal::Stopped) => None,
             Err(fatal) => Some(fatal.to_string()),
         }
+    }
+
+    /// Stops Raft for good and waits until nothing of this run can touch the state any more, for as long as that takes.
+    pub(crate) async fn end(&self, pool: &ApplyPool) {
+        self.stop().await;
+        // Its state machine says so as it goes; entries that it handed over by then come first.
+        let mut applied = self.applied.clone();
+        while applied.changed().await.is_ok() {}
+        pool.drained(self.id.0, self.target.clone()).await;
     }
 
     /// Stops Raft; the log and the state stay.

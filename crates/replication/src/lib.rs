@@ -36,6 +36,7 @@ mod network;
 #[cfg(test)]
 mod node_test;
 pub mod peer_service;
+mod quarantine;
 mod reach;
 mod ready;
 mod rest;

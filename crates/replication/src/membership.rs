@@ -674,6 +674,10 @@ pub(crate) async fn answer(
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
         ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
         Ask::Compare(replicas) => compare::answer(inner, &replicas).await,
+        Ask::Judge(judged) => {
+            compare::take(inner, judged).await;
+            Reply::Done
+        }
         Ask::Rest(groups) => Reply::Rests(rest::agree(inner, from.node, &groups)),
     };
     Ok(reply.encode())

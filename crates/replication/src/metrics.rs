@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) resting: Gauge,
     pub(crate) compared: Counter,
     pub(crate) differing: Gauge,
+    pub(crate) quarantined: Gauge,
+    pub(crate) quarantines: Counter,
     pub(crate) fetched_bytes: Counter,
     pub(crate) installed_snapshots: Counter,
     pub(crate) members: Gauge,
@@ -71,6 +73,8 @@ impl Metrics {
             resting: Gauge::default(),
             compared: Counter::default(),
             differing: Gauge::default(),
+            quarantined: Gauge::default(),
+            quarantines: Counter::default(),
             fetched_bytes: Counter::default(),
             installed_snapshots: Counter::default(),
             members: Gauge::default(),
@@ -156,8 +160,18 @@ impl Metrics {
         );
         r.register(
             "differing_replicas",
-            "Replicas of this node whose state differed from their leader's at the same log entry; always 0",
+            "Replicas of this node whose state differed from others' at the same log entry; always 0",
             metrics.differing.clone(),
+        );
+        r.register(
+            "quarantined_replicas",
+            "Replicas of this node that serve nothing since they differed from a majority, until they are made right",
+            metrics.quarantined.clone(),
+        );
+        r.register(
+            "quarantines",
+            "How often a replica of this node was found to differ from a majority",
+            metrics.quarantines.clone(),
         );
         r.register_with_unit(
             "fetched",

@@ -18,7 +18,7 @@ use model::{Epoch, Failure, Matcher, NodeId, ReplicaId, ShardId, TenantId, TimeR
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use storage::log::{DiskFiles, GroupId, NodeLog};
-use storage::{Store, StoreConfig};
+use storage::{Shard, Store, StoreConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use topology::ShardMap;
@@ -37,6 +37,7 @@ use crate::membership;
 use crate::meta::Cluster;
 use crate::metrics::Metrics;
 use crate::peer_service::{Answerer, Fragments, Heard};
+use crate::quarantine::{self, Quarantine};
 use crate::router::Router;
 use crate::shard::{ShardHandle, Waiting};
 use crate::talk::{Ask, Deletion};
@@ -122,6 +123,7 @@ pub(crate) struct Inner {
     pub(crate) router: Router,
     pub(crate) heard: Heard,
     pub(crate) differing: Differing,
+    pub(crate) quarantine: Quarantine,
 }
 
 /// This node's replicas.
@@ -357,7 +359,7 @@ impl Replication {
         }
         // Writes that are stuck are told by the stop of their group.
         let _ = tokio::time::timeout(self.inner.config.leader_wait, self.inner.waiting.drained()).await;
-        crate::tend::hand_over(&self.inner, |_| true).await;
+        crate::tend::hand_over_all(&self.inner).await;
         self.stop_upkeep().await;
         let result = self.flush().await;
         self.stop_groups().await;
@@ -458,13 +460,32 @@ fn runtime(name: &'static str, threads: usize) -> Result<Runtime, ReplicationErr
         .map_err(ReplicationError::io(name, "start the runtime of"))
 }
 
-/// Starts this node's replica of a shard, after its turn; `founders` as in [`Group::start`].
+/// Starts this node's replica of a shard, after its turn, and has it serve; `founders` as in [`Group::start`].
 pub(crate) async fn start_shard(
     inner: &Arc<Inner>,
     shard: ShardId,
     replica: ReplicaId,
     founders: Option<Founders>,
 ) -> Result<(), ReplicationError> {
+    let (group, opened) = start_replica(inner, shard, replica, founders).await?;
+    match inner.quarantine.reason(replica.0) {
+        None => serve(inner, shard, group, opened).await,
+        Some(reason) => {
+            inner.set(shard, Local::Failed(reason));
+            drop((group, opened));
+            quarantine::cure(inner, shard, replica).await;
+            Ok(())
+        }
+    }
+}
+
+/// Starts a replica that serves nothing yet.
+pub(crate) async fn start_replica(
+    inner: &Arc<Inner>,
+    shard: ShardId,
+    replica: ReplicaId,
+    founders: Option<Founders>,
+) -> Result<(Arc<Group>, Arc<Shard>), ReplicationError> {
     let name = format!("shard {shard}");
     let failed = |reason: &dyn std::fmt::Display| ReplicationError::group(&name, reason);
     // Closed never: the semaphore lives as long as the node.
@@ -478,10 +499,25 @@ pub(crate) async fn start_shard(
     let opened = opened.await.map_err(|error| failed(&error))??;
     let target = Target::Shard(Arc::clone(&opened));
     let group = Group::start(&inner.ground, name.clone(), GroupId(replica.0), target, founders).await?;
+    if let Some(reason) = inner.quarantine.reason(replica.0) {
+        group.raft().runtime_config().elect(false);
+        opened.withhold(Some(reason));
+    }
     inner.groups.write().insert(replica.0, Arc::clone(&group));
     drop(turn);
+    Ok((group, opened))
+}
+
+/// Has a replica serve, once it has caught up.
+pub(crate) async fn serve(
+    inner: &Arc<Inner>,
+    shard: ShardId,
+    group: Arc<Group>,
+    opened: Arc<Shard>,
+) -> Result<(), ReplicationError> {
     // It takes as long as it takes: an election without a majority, or history to be fetched.
-    group.wait_caught_up().await.map_err(|error| failed(&error))?;
+    let caught_up = group.wait_caught_up().await;
+    caught_up.map_err(|error| ReplicationError::group(group.name.clone(), error))?;
     let (waiting, clock) = (Arc::clone(&inner.waiting), Arc::clone(&inner.clock));
     let data = &inner.ground.data;
     let handle = ShardHandle::start(shard, group, opened, &inner.config, waiting, clock, data);
@@ -523,6 +559,8 @@ impl Inner {
         );
         let unknown = unknown.map_err(|error| ReplicationError::Meta(error.to_string()))?;
         let metrics = Arc::clone(&ground.metrics);
+        let quarantine = Quarantine::open(folder.dir().join("quarantine"))?;
+        metrics.quarantined.set(quarantine.len() as i64);
         Ok(Arc::new(Self {
             membership: membership::State::new(me.clone(), &config),
             own: Mutex::new(own),
@@ -552,6 +590,7 @@ impl Inner {
             router: Router::default(),
             heard: Heard::default(),
             differing: Differing::default(),
+            quarantine,
         }))
     }
 

@@ -97,16 +97,20 @@ pub(crate) async fn read(node: &Replication, shard: ShardId) -> Vec<(usize, i64)
     read_source(node.snapshot(shard, ReadLevel::Linearizable).await.unwrap().as_ref())
 }
 
-/// Everything in a snapshot of a shard, likewise.
-pub(crate) fn read_source(source: &dyn model::seam::SeriesSource) -> Vec<(usize, i64)> {
-    let request = SelectRequest {
+/// A request for all that these tests write.
+pub(crate) fn everything() -> SelectRequest {
+    SelectRequest {
         tenant: TenantId::anonymous(),
         matchers: vec![Matcher::new("__name__", MatchOp::Equal, "m").unwrap()],
         range: TimeRange { after: 0, until: i64::MAX },
         budget: QueryBudget::unlimited(),
-    };
+    }
+}
+
+/// Everything in a snapshot of a shard, likewise.
+pub(crate) fn read_source(source: &dyn model::seam::SeriesSource) -> Vec<(usize, i64)> {
     let mut found = Vec::new();
-    let mut iter = source.select(&request).unwrap();
+    let mut iter = source.select(&everything()).unwrap();
     let mut data = SeriesData::default();
     while iter.next_series(&mut data).unwrap() {
         let n: usize = data.labels.get("n").unwrap().parse().unwrap();

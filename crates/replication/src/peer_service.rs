@@ -98,6 +98,9 @@ impl Inner {
             }
             Message::Transfer(request) => {
                 group.wake();
+                if let Some(reason) = self.quarantine.reason(replica) {
+                    return Err(failed(&reason));
+                }
                 let answer = raft.handle_transfer_leader(request).await;
                 answer.map(Answer::Transfer).map_err(|error| failed(&error))
             }

@@ -1,7 +1,8 @@
 //! Whether this node is as good as any other for clients and for those who restart nodes one by one, once it has started.
 //!
-//! It is not while its log has failed or one of its groups has stopped by itself, nor while one of its replicas is far behind its leader without a break for
-//! [`PATIENCE`]: then another node that is stopped may be the last one with what this one lacks. It stays ready without a
+//! It is not while its log has failed, one of its groups has stopped by itself or one of its replicas is in quarantine, nor
+//! while one is far behind its leader without a break for [`PATIENCE`]: then another node that is stopped may be the last
+//! one with what this one lacks. It stays ready without a
 //! leader or a majority: it cannot tell whether it is alone or all are, and if all were taken out of a service, clients
 //! would get nothing instead of 503 with the shard's name, and nobody a status or a stale read. Nor does it matter that
 //! the disk is full or much is to be done: others lead, or clients are told when to come again. A replica that is placed
@@ -52,6 +53,9 @@ pub(crate) fn unready(inner: &Inner) -> Option<String> {
     let stopped = |group: &std::sync::Arc<crate::group::Group>| Some((group.name.clone(), group.broken()?));
     if let Some((name, reason)) = inner.groups.read().values().find_map(stopped) {
         return Some(format!("the replica of {name} here has stopped: {reason}"));
+    }
+    if let Some(reason) = inner.quarantine.any() {
+        return Some(reason);
     }
     let group = inner.behind.first(inner.clock.monotonic())?;
     let name = inner.groups.read().get(&group).map_or_else(|| group.to_string(), |group| group.name.clone());

@@ -131,6 +131,7 @@ impl Inner {
             return Err(ShardWriteError::NotLeader { leader: Some(leader) });
         }
         self.guard.check().map_err(ShardWriteError::Failed)?;
+        self.expect_healthy(shard).map_err(ShardWriteError::from)?;
         let epoch = self.map.load().epoch();
         if batch.epoch != epoch && epoch != Epoch(0) {
             return Err(ShardWriteError::WrongOwner { epoch });
@@ -141,6 +142,7 @@ impl Inner {
 
     /// The read index of a shard that this node leads.
     pub(crate) async fn read_index_here(&self, shard: ShardId) -> Result<LogIndex, LeadError> {
+        self.expect_healthy(shard)?;
         let handle = self.ready(shard).await.map_err(LeadError::Failed)?;
         // Just after an election the leader has nothing of its own term yet: that is waited for.
         handle.group.wait_leading(self.config.leader_wait).await?;
@@ -435,9 +437,20 @@ impl Inner {
     /// This node's replica of the shard, if it is ready.
     fn local(&self, shard: ShardId) -> Option<Arc<ShardHandle>> {
         match self.shards.read().get(&shard) {
-            Some(Local::Ready(handle)) => Some(Arc::clone(handle)),
+            Some(Local::Ready(handle)) if !self.quarantine.contains(handle.group.id.0) => {
+                Some(Arc::clone(handle))
+            }
             _ => None,
         }
+    }
+
+    /// Fails where this node's replica of the shard is in quarantine: another one leads, or will soon.
+    fn expect_healthy(&self, shard: ShardId) -> Result<(), LeadError> {
+        if !self.quarantine.holds(shard) {
+            return Ok(());
+        }
+        let leader = self.replica_here(shard).and_then(|group| group.leader()).map(|(_, node)| node);
+        Err(LeadError::NotLeader(leader.filter(|node| *node != self.node)))
     }
 
     /// The group of this node's replica of the shard, ready or not; `None` once the log has failed, since then its replicas

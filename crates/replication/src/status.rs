@@ -40,7 +40,7 @@ impl OwnStatus {
             for number in [*replica, view.applied, view.committed] {
                 out.number(number);
             }
-            let flags = [view.leads, view.ready, view.failed, view.votes, view.full];
+            let flags = [view.leads, view.ready, view.failed, view.votes, view.full, view.quarantined];
             out.byte(flags.iter().enumerate().map(|(at, flag)| u8::from(*flag) << at).sum());
         }
         out.0
@@ -60,8 +60,10 @@ impl OwnStatus {
         while input.end().is_none() {
             let (replica, applied, committed) = (input.number()?, input.number()?, input.number()?);
             let flags = input.byte()?;
-            let [leads, ready, failed, votes, full] = [0, 1, 2, 3, 4].map(|at| flags >> at & 1 == 1);
-            replicas.insert(replica, ReplicaView { applied, committed, leads, ready, failed, votes, full });
+            let [leads, ready, failed, votes, full, quarantined] =
+                [0, 1, 2, 3, 4, 5].map(|at| flags >> at & 1 == 1);
+            let view = ReplicaView { applied, committed, leads, ready, failed, quarantined, votes, full };
+            replicas.insert(replica, view);
         }
         Some(Self { replicas })
     }
@@ -78,16 +80,18 @@ pub(crate) fn own(inner: &Inner) -> OwnStatus {
             let (leads, ready) = (group.leading().is_some(), inner.is_caught_up(group));
             let votes = group.membership().voter_ids().any(|id| id == group.id.0);
             // One that differs from its leader's is nothing to rely on.
-            let failed = inner.differing.contains(group.id.0) || group.broken().is_some();
+            let quarantined = inner.quarantine.contains(group.id.0);
+            let failed = quarantined || inner.differing.contains(group.id.0) || group.broken().is_some();
             let ready = ready && !failed;
-            (group.id.0, ReplicaView { applied, committed, leads, ready, failed, votes, full })
+            (group.id.0, ReplicaView { applied, committed, leads, ready, failed, quarantined, votes, full })
         })
         .collect();
     drop(groups);
     let cluster = inner.cluster.load();
     for (shard, replica, _) in cluster.iter().flat_map(|cluster| cluster.replicas_on(inner.node)) {
         if matches!(inner.shards.read().get(&shard), Some(Local::Failed(_))) {
-            replicas.entry(replica.0).or_default().failed = true;
+            let view = replicas.entry(replica.0).or_default();
+            (view.failed, view.quarantined) = (true, inner.quarantine.contains(replica.0));
         }
     }
     OwnStatus { replicas }
@@ -315,6 +319,7 @@ mod tests {
             leads: n.is_multiple_of(2),
             ready: n.is_multiple_of(3),
             failed: n == 4,
+            quarantined: n == 5,
             votes: n > 2,
             full: n > 5,
         };

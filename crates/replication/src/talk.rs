@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use model::{MatchOp, Matcher, NodeId, ShardId, TenantId, TimeRange};
 
 use crate::coding::{In, Out};
-use crate::compare::Compared;
+use crate::compare::{Compared, Judged, Verdict};
 use crate::folder::Agreement;
 use crate::members::{Candidate, Member};
 use crate::rest::Resting;
@@ -54,8 +54,10 @@ pub(crate) enum Ask {
     Delete { shard: ShardId, what: Deletion },
     /// These groups, which I lead, rest: do you agree?
     Rest(Vec<Resting>),
-    /// This is how shards that I lead stand: do your replicas stand so too?
+    /// How do these replicas of yours stand?
     Compare(Vec<Compared>),
+    /// This is what came of comparing these replicas of yours with others.
+    Judge(Vec<Judged>),
 }
 
 /// Which samples go: those in a range of series that one of the selectors matches.
@@ -88,11 +90,8 @@ pub(crate) enum Reply {
     Status(Vec<u8>),
     /// The replicas of the groups that rest here too.
     Rests(Vec<u64>),
-    /// Replicas that are as asked, and those that differ.
-    Compared {
-        equal: Vec<u64>,
-        differing: Vec<u64>,
-    },
+    /// Replicas that are there, with the hash of their state.
+    Compared(Vec<(u64, u64)>),
 }
 
 impl Out {
@@ -288,10 +287,26 @@ impl Ask {
             Self::Compare(replicas) => {
                 out.byte(9);
                 out.number(replicas.len() as u64);
-                for Compared { replica, index, hash } in replicas {
+                for Compared { replica, index } in replicas {
                     out.number(*replica);
                     out.number(*index);
-                    out.number(*hash);
+                }
+            }
+            Self::Judge(replicas) => {
+                out.byte(10);
+                out.number(replicas.len() as u64);
+                for Judged { replica, index, verdict } in replicas {
+                    out.number(*replica);
+                    out.number(*index);
+                    match verdict {
+                        Verdict::Alike => out.byte(0),
+                        Verdict::Undecided => out.byte(1),
+                        Verdict::Majority { hash, healthy } => {
+                            out.byte(2);
+                            out.number(*hash);
+                            out.numbers(healthy);
+                        }
+                    }
                 }
             }
         }
@@ -333,10 +348,23 @@ impl Ask {
                 9 => {
                     let mut replicas = Vec::new();
                     for _ in 0..input.number()? {
-                        let (replica, index, hash) = (input.number()?, input.number()?, input.number()?);
-                        replicas.push(Compared { replica, index, hash });
+                        replicas.push(Compared { replica: input.number()?, index: input.number()? });
                     }
                     Self::Compare(replicas)
+                }
+                10 => {
+                    let mut replicas = Vec::new();
+                    for _ in 0..input.number()? {
+                        let (replica, index) = (input.number()?, input.number()?);
+                        let verdict = match input.byte()? {
+                            0 => Verdict::Alike,
+                            1 => Verdict::Undecided,
+                            2 => Verdict::Majority { hash: input.number()?, healthy: input.numbers()? },
+                            _ => return None,
+                        };
+                        replicas.push(Judged { replica, index, verdict });
+                    }
+                    Self::Judge(replicas)
                 }
                 _ => return None,
             };
@@ -383,10 +411,13 @@ impl Reply {
                 out.byte(8);
                 out.numbers(replicas);
             }
-            Self::Compared { equal, differing } => {
+            Self::Compared(hashes) => {
                 out.byte(9);
-                out.numbers(equal);
-                out.numbers(differing);
+                out.number(hashes.len() as u64);
+                for (replica, hash) in hashes {
+                    out.number(*replica);
+                    out.number(*hash);
+                }
             }
         }
         out.0
@@ -411,7 +442,13 @@ impl Reply {
             6 => Self::Held(input.byte()? != 0),
             7 => Self::Status(input.bytes()?.to_vec()),
             8 => Self::Rests(input.numbers()?),
-            9 => Self::Compared { equal: input.numbers()?, differing: input.numbers()? },
+            9 => {
+                let mut hashes = Vec::new();
+                for _ in 0..input.number()? {
+                    hashes.push((input.number()?, input.number()?));
+                }
+                Self::Compared(hashes)
+            }
             _ => return None,
         };
         input.end()?;
@@ -461,7 +498,16 @@ mod tests {
                 },
             },
             Ask::Rest(vec![Resting { replica: 300, term: 2, last: 70_000 }]),
-            Ask::Compare(vec![Compared { replica: 300, index: 2, hash: u64::MAX }]),
+            Ask::Compare(vec![Compared { replica: 300, index: 2 }]),
+            Ask::Judge(vec![
+                Judged { replica: 300, index: 2, verdict: Verdict::Alike },
+                Judged { replica: 3, index: 2, verdict: Verdict::Undecided },
+                Judged {
+                    replica: 1,
+                    index: 2,
+                    verdict: Verdict::Majority { hash: u64::MAX, healthy: vec![2, 3] },
+                },
+            ]),
         ];
         for ask in asks {
             let bytes = ask.encode();
@@ -480,7 +526,7 @@ mod tests {
             Reply::Held(true),
             Reply::Status(vec![9]),
             Reply::Rests(vec![300]),
-            Reply::Compared { equal: vec![300], differing: vec![1, 2] },
+            Reply::Compared(vec![(300, u64::MAX), (1, 2)]),
         ];
         for reply in replies {
             let bytes = reply.encode();

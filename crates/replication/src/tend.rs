@@ -40,12 +40,12 @@ pub(crate) fn start(inner: &Arc<Inner>) {
             tokio::time::sleep(LOOK).await;
             if inner.log.failure().is_some() {
                 // Nothing can be stored here any more, but a leader that appends nothing would not notice: others lead.
-                hand_over(&inner, |_| true).await;
+                hand_over_all(&inner).await;
                 continue;
             }
             if inner.guard.is_full() && inner.leads() {
-                let told = inner.told().await;
-                hand_over(&inner, |node| told.get(&node).is_some_and(|own| !own.is_full())).await;
+                let able = inner.able(true).await;
+                hand_over(&inner, |replica| able.contains(&replica)).await;
             }
             let Some(cluster) = inner.cluster.load_full() else { continue };
             if let Err(failure) = look(&inner, &cluster).await {
@@ -145,14 +145,20 @@ async fn balance(inner: &Inner) -> Result<(), Failure> {
     if next_transfer(inner.node, &led, &load).is_none() {
         return Ok(());
     }
-    let told = inner.told().await;
-    led.values_mut().for_each(|nodes| nodes.retain(|node| told.get(node).is_some_and(|own| !own.is_full())));
+    let (mut load, mut able) = (BTreeMap::new(), BTreeSet::new());
     let cluster = inner.cluster.load_full();
-    let leads = |node: NodeId, own: &OwnStatus| {
-        let here = cluster.iter().flat_map(|cluster| cluster.replicas_on(node));
-        here.filter(|(_, id, _)| own.replicas.get(&id.0).is_some_and(|view| view.leads)).count()
-    };
-    let load = told.iter().map(|(node, own)| (*node, leads(*node, own))).collect();
+    for (node, own) in inner.told().await {
+        for (shard, id, _) in cluster.iter().flat_map(|cluster| cluster.replicas_on(node)) {
+            let Some(view) = own.replicas.get(&id.0) else { continue };
+            *load.entry(node).or_insert(0) += usize::from(view.leads);
+            if !view.failed && !own.is_full() {
+                able.insert((shard, node));
+            }
+        }
+    }
+    for (shard, nodes) in &mut led {
+        nodes.retain(|node| able.contains(&(*shard, *node)));
+    }
     let Some((shard, to)) = next_transfer(inner.node, &led, &load) else { return Ok(()) };
     tracing::info!(shard = shard.0, to = format!("{:016x}", to.0), "handing a leadership over for balance");
     transfer_led(inner, shard, to).await.map_err(Failure::from)
@@ -180,9 +186,17 @@ async fn transfer_led(inner: &Inner, shard: ShardId, to: NodeId) -> Result<(), L
             format!("the replica of shard {shard} on node {:016x} is behind or does not answer", to.0);
         return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
     }
-    if inner.status_of(to).await.is_some_and(|status| status.is_full()) {
-        let reason = format!("the disk of node {:016x} is full", to.0);
-        return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
+    if let Some(status) = inner.status_of(to).await {
+        let reason = match status.replicas.get(&target) {
+            _ if status.is_full() => format!("the disk of node {:016x} is full", to.0),
+            Some(view) if view.failed => {
+                format!("the replica of shard {shard} on node {:016x} cannot be relied on", to.0)
+            }
+            _ => String::new(),
+        };
+        if !reason.is_empty() {
+            return Err(LeadError::Failed(Failure::unavailable(reason, RETRY)));
+        }
     }
     group.transfer(target, TRANSFER).await.map_err(LeadError::Failed)
 }
@@ -249,9 +263,15 @@ pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Resu
     Err(last)
 }
 
-/// Hands over everything that this node leads, where somebody can take it on a node that `may` lead: before it stops, or
-/// when it cannot store anything.
-pub(crate) async fn hand_over(inner: &Inner, may: impl Fn(NodeId) -> bool) {
+/// Hands over everything that this node leads, to whoever can take it, on full disks too: before it stops, or when it
+/// cannot store anything.
+pub(crate) async fn hand_over_all(inner: &Inner) {
+    let able = inner.able(false).await;
+    hand_over(inner, |replica| able.contains(&replica)).await;
+}
+
+/// Hands over everything that this node leads and a replica that `may` lead can take.
+async fn hand_over(inner: &Inner, may: impl Fn(u64) -> bool) {
     let groups: Vec<Arc<Group>> = inner.groups.read().values().cloned().collect();
     let led = groups.iter().filter_map(|group| Some((group, group.successor(&may)?)));
     let handed = led.map(|(group, to)| async move {
@@ -278,6 +298,16 @@ impl Inner {
         let asked = nodes.map(|node| async move { (node, self.status_of(node).await) });
         let told = join_all(asked.collect::<Vec<_>>()).await;
         told.into_iter().filter_map(|(node, status)| Some((node, status?))).collect()
+    }
+
+    /// The replicas, of shards and of the meta group, that can lead: their nodes answer and say nothing bad of them, and
+    /// that they have disk space where that matters (`with_space`).
+    async fn able(&self, with_space: bool) -> BTreeSet<u64> {
+        let told = self.told().await.into_values().filter(|own| !(with_space && own.is_full()));
+        told.flat_map(|own| own.replicas)
+            .filter(|(_, view)| !view.failed)
+            .map(|(replica, _)| replica)
+            .collect()
     }
 
     /// The shards whose replica here runs, ready or not.

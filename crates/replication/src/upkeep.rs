@@ -20,9 +20,9 @@ use crate::ReplicationError;
 use crate::config::ReplicationConfig;
 use crate::folder::keep_reserve;
 use crate::group::{Group, RETRY};
+use crate::machine::Target;
 use crate::metrics::Metrics;
 use crate::node::Inner;
-use crate::shard::ShardHandle;
 
 /// How often things are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -219,12 +219,14 @@ impl Flushes {
             return;
         }
         let now = inner.clock.monotonic();
-        let shards = inner.ready_shards();
-        let mut due: Vec<(ShardId, Arc<ShardHandle>)> = Vec::new();
-        let mut rest: Vec<(u64, ShardId, Arc<ShardHandle>)> = Vec::new();
+        // Also those that serve nothing just now: the log must not grow for them.
+        let shards = inner.running_shards();
+        let mut due: Vec<(ShardId, Arc<Group>)> = Vec::new();
+        let mut rest: Vec<(u64, ShardId, Arc<Group>)> = Vec::new();
         let mut total = 0;
-        for (id, handle) in shards {
-            let figures = handle.shard.flush_due();
+        for (id, group) in shards {
+            let Target::Shard(shard) = group.target() else { continue };
+            let figures = shard.flush_due();
             if figures.entries == 0 {
                 self.shards.remove(&id);
                 continue;
@@ -233,9 +235,9 @@ impl Flushes {
             let bytes = figures.sealed_bytes + figures.entry_bytes;
             total += bytes;
             if now.saturating_sub(started) >= inner.config.flush_age {
-                due.push((id, handle));
+                due.push((id, group));
             } else {
-                rest.push((bytes, id, handle));
+                rest.push((bytes, id, group));
             }
         }
         // Over the bound: the largest first, until half of it would be left.
@@ -243,10 +245,10 @@ impl Flushes {
         let mut rest = rest.into_iter();
         if total > inner.config.flush_bytes {
             while total > inner.config.flush_bytes / 2
-                && let Some((bytes, id, handle)) = rest.next()
+                && let Some((bytes, id, group)) = rest.next()
             {
                 total -= bytes;
-                due.push((id, handle));
+                due.push((id, group));
             }
         }
         // The log is too long: whoever holds its oldest segments back flushes, however little it has.
@@ -264,13 +266,13 @@ impl Flushes {
                 .collect();
             meta_due = meta.as_ref().is_some_and(|meta| held.contains(&meta.id.0));
             due.extend(
-                rest.filter(|(_, _, handle)| held.contains(&handle.group.id.0)).map(|(_, id, h)| (id, h)),
+                rest.filter(|(_, _, group)| held.contains(&group.id.0)).map(|(_, id, group)| (id, group)),
             );
         }
-        for (id, handle) in due {
+        for (id, group) in due {
             self.shards.remove(&id);
-            let too_long = held.contains(&handle.group.id.0);
-            flush_shard(inner, &handle.shard, &handle.group, too_long, data);
+            let too_long = held.contains(&group.id.0);
+            flush_shard(inner, &group, too_long, data);
             if stops() {
                 return;
             }
@@ -294,7 +296,8 @@ impl Flushes {
     }
 }
 
-fn flush_shard(inner: &Inner, shard: &Arc<Shard>, group: &Arc<Group>, too_long: bool, data: &Handle) {
+fn flush_shard(inner: &Inner, group: &Arc<Group>, too_long: bool, data: &Handle) {
+    let Target::Shard(shard) = group.target() else { return };
     let started = inner.clock.monotonic();
     match shard.flush() {
         Ok(_) => {

@@ -260,6 +260,7 @@ impl ClusterView for Cluster {
             drift: vec![("retention".into(), "30d".into(), "15d".into())],
         };
         let view = ReplicaView {
+            quarantined: false,
             applied: 9,
             committed: 9,
             leads: true,

@@ -16,8 +16,10 @@ pub struct ReplicaView {
     pub leads: bool,
     /// Whether it is caught up.
     pub ready: bool,
-    /// Whether it could not start.
+    /// Whether it cannot be relied on: it could not start, has stopped, or differs from others.
     pub failed: bool,
+    /// Whether it differed from a majority and its state is fetched again.
+    pub quarantined: bool,
     /// Whether its leader counts its vote.
     pub votes: bool,
     /// Whether its node's disk is too full for it to take writes as a leader.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::seam::{QueryBudget, SelectRequest, SeriesData, SeriesSource, ShardBatch};
-use model::{Failure, MatchOp, Matcher, ShardId, TenantId, TimeRange};
+use model::seam::{SeriesData, SeriesSource, ShardBatch};
+use model::{Failure, ShardId};
 
 use crate::node_test::{START, batch, value};
 
@@ -128,16 +128,8 @@ impl History {
 
 /// Everything that `source` holds, sorted.
 pub(crate) fn read_all(source: &dyn SeriesSource) -> Result<Shown, Failure> {
-    let name = Matcher::new("__name__", MatchOp::Equal, "m")
-        .map_err(|error| Failure::internal(error.to_string()))?;
-    let request = SelectRequest {
-        tenant: TenantId::anonymous(),
-        matchers: vec![name],
-        range: TimeRange { after: 0, until: i64::MAX },
-        budget: QueryBudget::unlimited(),
-    };
     let mut shown = Shown::new();
-    let mut iter = source.select(&request)?;
+    let mut iter = source.select(&crate::node_test::everything())?;
     let mut data = SeriesData::default();
     while iter.next_series(&mut data)? {
         let number = data.labels.get("n").and_then(|n| n.parse().ok());

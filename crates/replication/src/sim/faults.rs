@@ -202,7 +202,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, rng: &mut Rng) {
         Kind::Stop => {
             let Some(inner) = world.nodes[one].inner().cloned() else { return };
             world.nodes[one].spawn(async move {
-                crate::tend::hand_over(&inner, |_| true).await;
+                crate::tend::hand_over_all(&inner).await;
                 // The flush of a stop fails on a full disk; what was acknowledged is in the log.
                 let _ = inner.flush_all();
             });

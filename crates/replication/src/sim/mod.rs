@@ -158,9 +158,12 @@ fn keep(folder: &Path, seed: u64) {
 }
 
 #[test]
-fn a_replica_that_differs_is_found() {
-    let folder = scratch();
-    assert_eq!(World::new(Options::calm(), folder.path()).let_one_differ(), Ok(()));
+fn a_replica_that_differs_goes_into_quarantine_and_is_made_right() {
+    for leader in [false, true] {
+        let folder = scratch();
+        let told = World::new(Options::calm(), folder.path()).let_one_differ(leader);
+        assert_eq!(told, Ok(()), "the one that leads: {leader}");
+    }
 }
 
 #[test]

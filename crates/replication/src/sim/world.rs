@@ -224,39 +224,69 @@ impl World {
         if even { Ok(()) } else { Err(format!("leaderships are not spread: {after:?}")) }
     }
 
-    /// One replica applies an entry that no other has; fails unless its node says so.
-    pub(crate) fn let_one_differ(&mut self) -> Checked {
+    /// One replica, the leader or another, applies an entry that no other has. Fails unless it goes into quarantine and is
+    /// as the others afterwards, also when its node ends in between.
+    pub(crate) fn let_one_differ(&mut self, leader: bool) -> Checked {
         self.form()?;
         self.settle()?;
         self.astray = true;
-        let follows = self.nodes.iter().filter_map(SimNode::inner).find_map(|inner| {
-            let (_, handle) = inner.ready_shards().into_iter().find(|(_, h)| h.group.leading().is_none())?;
-            Some((Arc::clone(inner), handle))
+        let victim = self.nodes.iter().find_map(|node| {
+            let (_, handle) = node
+                .inner()?
+                .ready_shards()
+                .into_iter()
+                .find(|(_, h)| h.group.leading().is_some() == leader)?;
+            Some((node.at, handle))
         });
-        let (inner, handle) = follows.ok_or("no replica follows")?;
+        let (at, handle) = victim.ok_or("no replica is as wanted")?;
+        // What the others apply there is another floor: what comes after it fits both. The leader plans it first.
+        let leader = self.nodes.iter().find_map(|node| {
+            let led = node.inner()?.ready_shards().into_iter();
+            led.filter_map(|(_, led)| Some((node.at, led.group.leading()?, led))).next()
+        });
+        let (leads_at, term, leads) = leader.ok_or("nobody leads")?;
+        let right = leads.shard.plan_retention(1, 1);
         let (index, mark) = handle.shard.applied();
         let entry = handle.shard.plan_retention(2, 1);
         let applied = handle.shard.apply(LogIndex(index.0 + 1), &entry, &mark);
         applied.map_err(|error| error.to_string())?;
-        // What the others apply there is another floor: what comes after it fits both.
-        for node in &self.nodes {
-            let led = node.inner().into_iter().flat_map(|inner| inner.ready_shards());
-            for (term, leads) in led.filter_map(|(_, led)| Some((led.group.leading()?, led))) {
-                node.spawn(async move {
-                    let entry = leads.shard.plan_retention(1, 1);
-                    leads.propose(term, entry).await.expect("a leader in calm proposes");
-                });
-            }
+        drop(handle);
+        self.nodes[leads_at].spawn(async move {
+            leads.propose(term, right).await.expect("a leader in calm proposes");
+        });
+        let quarantined = |world: &Self| {
+            let own = world.nodes[at].inner().map(|inner| crate::status::own(inner));
+            own.is_some_and(|own| own.replicas.values().any(|view| view.quarantined && view.failed))
+        };
+        self.wait("it is in quarantine", |world| quarantined(world))?;
+        let inner = self.nodes[at].inner().ok_or("it has ended")?;
+        if crate::ready::unready(inner).is_none_or(|reason| !reason.contains("quarantine")) {
+            return Err("its node is ready".to_owned());
         }
-        for _ in 0..10 {
-            self.let_pass(500)?;
+        if inner
+            .ready_shards()
+            .iter()
+            .any(|(_, h)| h.shard.reader().label_names(&crate::node_test::everything(), 0).is_ok())
+        {
+            return Err("it is read".to_owned());
         }
-        let shown = crate::status::own(&inner).replicas[&handle.group.id.0].failed;
         let differing = inner.metrics.differing.get();
-        if shown && differing == 1 {
-            return Ok(());
+        if differing != 1 {
+            return Err(format!("{differing} replicas differ by the metric"));
         }
-        Err(format!("not found: shown {shown}, {differing} differ, {:?}", inner.progress()))
+        self.nodes[at].end(&self.net, End::PowerCut);
+        self.start(at)?;
+        self.settle()?;
+        if quarantined(self) {
+            return Err("it is in quarantine still".to_owned());
+        }
+        let inner = self.nodes[at].inner().ok_or("it has ended")?;
+        let kept = std::fs::read_dir(inner.folder.dir().join("quarantine")).map_err(|e| e.to_string())?;
+        let kept: Vec<_> = kept.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        match kept.as_slice() {
+            [one] if one.starts_with("state-") => Ok(()),
+            _ => Err(format!("kept of it: {kept:?}")),
+        }
     }
 
     fn form(&mut self) -> Checked {

@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use model::seam::{RejectReason, SeriesSource, ShardBatch, ShardReport, StorageStatus};
-use model::{Epoch, LogIndex, ReplicaId, ShardId, TenantId};
+use model::{Epoch, Failure, LogIndex, ReplicaId, ShardId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::kv::{Family, Kv};
@@ -132,9 +132,14 @@ struct State {
     work: ApplyWork,
     /// Set by the first failure of apply: nothing is applied any more.
     broken: Option<String>,
+    /// Why nothing may be read.
+    withheld: Option<String>,
     /// Indexes and state hashes of the last entries applied.
     recent: VecDeque<(u64, u64)>,
 }
+
+/// When to ask again for what is withheld: another replica has it.
+const WITHHELD_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Entries whose state hashes are kept for comparing replicas.
 const RECENT: usize = 1024;
@@ -390,7 +395,23 @@ impl Shard {
         (LogIndex(state.mark.index), state.head.hash)
     }
 
-    /// The state hash at `index`, if that is among the last thousand entries applied here since the start.
+    /// Has reads fail for that reason, also those under way before they end, or (`None`) succeed again. State that is taken
+    /// over from another node may be read.
+    pub fn withhold(&self, reason: Option<String>) {
+        self.state.write().withheld = reason;
+    }
+
+    /// The state, for those who read; fails while it is withheld.
+    fn readable(&self) -> Result<parking_lot::RwLockReadGuard<'_, State>, Failure> {
+        let state = self.state.read();
+        match &state.withheld {
+            None => Ok(state),
+            Some(reason) => Err(Failure::unavailable(reason.clone(), WITHHELD_RETRY)),
+        }
+    }
+
+    /// The state hash at `index`, if that is where the state stood at the start or among the last thousand entries
+    /// applied here since.
     pub fn hash_at(&self, index: LogIndex) -> Option<u64> {
         let state = self.state.read();
         let at = state.recent.binary_search_by_key(&index.0, |(index, _)| *index).ok()?;
@@ -432,6 +453,7 @@ impl Shard {
 
 impl State {
     fn new(head: crate::head::Head, mark: Mark) -> Self {
+        let recent = if mark.any { VecDeque::from([(mark.index, head.hash)]) } else { VecDeque::new() };
         Self {
             head,
             mark,
@@ -439,7 +461,8 @@ impl State {
             entry_bytes: 0,
             work: ApplyWork::default(),
             broken: None,
-            recent: VecDeque::new(),
+            withheld: None,
+            recent,
         }
     }
 

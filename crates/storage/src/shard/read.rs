@@ -187,7 +187,7 @@ fn unite(mut picks: Vec<Pick>) -> Vec<Pick> {
 
 impl SeriesSource for Reader {
     fn select<'a>(&'a self, request: &SelectRequest) -> Result<Box<dyn SeriesIter + 'a>, Failure> {
-        let state = self.0.state.read();
+        let state = self.0.readable()?;
         let head = &state.head;
         let mut picks = self.pick(head, request)?;
         picks.sort_by_key(|p| p.place);
@@ -245,7 +245,7 @@ impl SeriesSource for Reader {
     }
 
     fn series(&self, request: &SelectRequest, limit: usize) -> Result<Vec<Labels>, Failure> {
-        let state = self.0.state.read();
+        let state = self.0.readable()?;
         let picks = self.pick(&state.head, request)?;
         drop(state);
         let charged: u64 = picks.iter().map(|p| p.labels.as_bytes().len() as u64 + 16).sum();
@@ -281,7 +281,7 @@ impl SeriesSource for Reader {
     }
 
     fn exemplars(&self, request: &SelectRequest) -> Result<Vec<SeriesExemplars>, Failure> {
-        let state = self.0.state.read();
+        let state = self.0.readable()?;
         let head = &state.head;
         let Some(tenant) = head.find_tenant(request.tenant.as_str()) else { return Ok(Vec::new()) };
         // An exemplar may be newer than the newest sample of its series.
@@ -317,7 +317,7 @@ impl SeriesSource for Reader {
     }
 
     fn metadata(&self, tenant: &TenantId, family: Option<&str>) -> Result<Vec<MetricMetadata>, Failure> {
-        let state = self.0.state.read();
+        let state = self.0.readable()?;
         let head = &state.head;
         let Some(tenant) = head.find_tenant(tenant.as_str()) else { return Ok(Vec::new()) };
         Ok(match family {
@@ -338,7 +338,7 @@ impl Reader {
         limit: usize,
         ask: impl Fn(&dyn SeriesIndex, &[Matcher]) -> Result<Vec<String>, IndexError>,
     ) -> Result<Vec<String>, Failure> {
-        let state = self.0.state.read();
+        let state = self.0.readable()?;
         let head = &state.head;
         let Some(tenant) = head.find_tenant(request.tenant.as_str()) else { return Ok(Vec::new()) };
         let range = clip(head, request.range);
@@ -445,7 +445,11 @@ struct Walk<'a> {
 impl SeriesIter for Walk<'_> {
     fn next_series(&mut self, out: &mut SeriesData) -> Result<bool, Failure> {
         out.clear();
-        let Some(pick) = self.picks.next() else { return Ok(false) };
+        let Some(pick) = self.picks.next() else {
+            // What was read while it was found to be wrong is no answer.
+            drop(self.shard.readable()?);
+            return Ok(false);
+        };
         self.budget.check()?;
         self.read_place(pick.place, out)?;
         if !pick.more.is_empty() {
