@@ -13,7 +13,6 @@ bugs=(
     "early-purge faults f1_killed I1.lost|I9.sums|I6.shrunk|rounds.acknowledged,.and"
     "unproven-reads faults f3_f17_f18 I5.stale|I9.sums"
     "partial-answers faults f4_leaders I5.stale|I9.sums|I6.shrunk"
-    "retry-appends-twice faults f1_killed I2.doubled"
     "cut-at-damage damage salvage_gives_up served.damage"
     "unsynced-append lib simulated_clusters I1.lost|I8|log.reversion"
     "early-flushed lib simulated_clusters I1.lost|I8|log.reversion"
