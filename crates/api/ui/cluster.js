@@ -12,7 +12,10 @@ function troubles(cluster, names) {
   const shards = (wanted) => cluster.shards.filter(wanted).map((shard) => shard.shard).join(", ");
   const leaderless = shards((shard) => shard.leader === null);
   if (leaderless) notes.push(["bad", `Without a leader, so that writes to them and queries wait or are refused: shard ${leaderless}.`]);
-  const failed = shards((shard) => shard.replicas.some((replica) => replica.state === "failed"));
+  const withCopy = (state) => shards((shard) => shard.replicas.some((replica) => replica.state === state));
+  const quarantined = withCopy("quarantined");
+  if (quarantined) notes.push(["bad", `With a copy in quarantine, which differed from the majority and is fetched again: shard ${quarantined}.`]);
+  const failed = withCopy("failed");
   if (failed) notes.push(["bad", `With a copy that has stopped by itself (its node's log says why): shard ${failed}.`]);
   for (const node of cluster.members) {
     if (!node.answers) notes.push(["bad", `Node ${node.name} does not answer at ${node.address}.`]);
@@ -26,7 +29,7 @@ function troubles(cluster, names) {
   return notes;
 }
 
-const KINDS = { leader: "lead", follower: "good", learner: "info", "catching up": "warn", failed: "bad", unknown: "" };
+const KINDS = { leader: "lead", follower: "good", learner: "info", "catching up": "warn", failed: "bad", quarantined: "bad", unknown: "" };
 
 function draw(main, cluster) {
   const names = new Map(cluster.members.map((node) => [node.node, node.name]));
