@@ -183,6 +183,7 @@ impl Replication {
             log,
             pool: ApplyPool::start(config.apply_threads)?,
             peers,
+            spaceless: Arc::default(),
             raft: raft.handle().clone(),
             data: data.handle().clone(),
             metrics: Arc::new(Metrics::new(registry)),

@@ -137,7 +137,16 @@ impl Inner {
             return Err(ShardWriteError::WrongOwner { epoch });
         }
         let handle = self.ready(shard).await.map_err(ShardWriteError::Failed)?;
-        handle.write(batch).await
+        let refused = match self.without_space(shard, &handle.group) {
+            Some(failure) => failure,
+            None => tokio::select! {
+                biased;
+                report = handle.write(batch) => return report,
+                failure = self.stays_without_space(shard, &handle.group) => failure,
+            },
+        };
+        self.metrics.refused_disk.inc();
+        Err(ShardWriteError::Failed(refused))
     }
 
     /// The read index of a shard that this node leads.
