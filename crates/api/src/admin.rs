@@ -38,7 +38,7 @@ pub(crate) async fn clean_tombstones(State(state): Shared) -> Result<Response, A
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Makes a copy of the node's data and names its folder. `skip_head` is taken and changes nothing: what is newest is
+/// Makes a copy of all data of the cluster and names its folder. `skip_head` is taken and changes nothing: what is newest is
 /// part of the database like everything else.
 pub(crate) async fn snapshot(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     check(&state)?;

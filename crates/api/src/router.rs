@@ -568,7 +568,7 @@ fn admins(table: Table) -> Table {
             CHANGE,
             SNAPSHOT,
             Media::Json,
-            "A copy of the data of a node that is alone, below snapshots/ of its data folder (--web.enable-admin-api)",
+            "A copy of all data of the cluster that starts as a node of its own, below snapshots/ of this node's data folder (--web.enable-admin-api)",
             change(admin::snapshot),
         )
 }

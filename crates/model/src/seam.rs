@@ -686,8 +686,9 @@ pub trait StorageView: Send + Sync {
     /// Frees the space of deleted samples on this node. `Ok` once they are gone; a retry after an error is harmless.
     fn clean_deleted(&self) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Makes a copy of this node's data of this moment, and gives its name below the folder `snapshots` of the data
-    /// folder. Fails with [`Code::Unimplemented`] where a copy of one node alone is none of the cluster.
+    /// Makes a copy of everything that this node's cluster holds, which starts as a cluster of its own with one node, and
+    /// gives its name below the folder `snapshots` of the data folder. All that was acknowledged before the call is in it.
+    /// Fails with [`Code::Unavailable`] without a majority of a shard, or without space; a retry is harmless.
     fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>>;
 }
 

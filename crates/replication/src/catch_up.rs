@@ -6,6 +6,7 @@
 //! made good at the next start, before the group runs ([`finish`]).
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ pub(crate) async fn receive(
     }
     let subject = group.target().subject();
     let replica = ReplicaId(group.id.0);
-    let incoming = fetch(inner, group, from).await?;
+    let incoming = fetch(inner, subject, &group.name, &inner.folder.incoming_dir(replica.0), from).await?;
     let mark = mark_of(&incoming)?.unwrap_or_default();
     let meta = SnapshotMeta { last_log_id: mark.last, last_membership: mark.membership };
     let (store, log) = (Arc::clone(&inner.store), Arc::clone(&inner.log));
@@ -171,13 +172,18 @@ pub(crate) async fn receive(
     Ok(response)
 }
 
-/// Fetches the state of `group` from the node `from` into the folder for that; complete when it returns. Only while
-/// `catching_up` of the group is held.
-pub(crate) async fn fetch(inner: &Inner, group: &Group, from: NodeId) -> Result<Incoming, Failure> {
-    let subject = group.target().subject();
-    tracing::info!(group = %group.name, from = format!("{:016x}", from.0), "fetching state from another node");
+/// Fetches the state of `subject`, the group called `name`, from the node `from` into `dir`, where pieces of an earlier
+/// attempt are used again; complete when it returns. Of a replica here only while `catching_up` of its group is held.
+pub(crate) async fn fetch(
+    inner: &Inner,
+    subject: Subject,
+    name: &str,
+    dir: &Path,
+    from: NodeId,
+) -> Result<Incoming, Failure> {
+    tracing::info!(group = %name, from = format!("{:016x}", from.0), "fetching state from another node");
     let started = inner.clock.monotonic();
-    let dir = inner.folder.incoming_dir(group.id.0);
+    let dir = dir.to_path_buf();
     let pool = &inner.ground.pool;
     let opened = pool.aside(move || {
         let mut incoming = Incoming::open(&dir, subject)?;
@@ -189,11 +195,10 @@ pub(crate) async fn fetch(inner: &Inner, group: &Group, from: NodeId) -> Result<
     let mut parts = inner.peers.snapshot(from, ask_for(subject, &incoming.known()), PIECE).await?;
     while !incoming.is_complete() {
         let next = tokio::time::timeout(PIECE, parts.next()).await;
-        let late = |_| {
-            Failure::unavailable(format!("{}: no piece of state came within {PIECE:?}", group.name), RETRY)
-        };
+        let late =
+            |_| Failure::unavailable(format!("{name}: no piece of state came within {PIECE:?}"), RETRY);
         let Some(piece) = next.map_err(late)?.transpose()? else {
-            let reason = format!("{}: the state ended before its last piece", group.name);
+            let reason = format!("{name}: the state ended before its last piece");
             return Err(Failure::unavailable(reason, RETRY));
         };
         inner.guard.check()?;
@@ -207,7 +212,7 @@ pub(crate) async fn fetch(inner: &Inner, group: &Group, from: NodeId) -> Result<
         incoming = taken.await??;
     }
     let seconds = inner.clock.monotonic().saturating_sub(started).as_secs_f64();
-    tracing::info!(group = %group.name, pieces = count, bytes, seconds, "state fetched");
+    tracing::info!(group = %name, pieces = count, bytes, seconds, "state fetched");
     Ok(incoming)
 }
 

@@ -114,7 +114,9 @@ impl DataFolder {
                 identity
             }
         };
-        Ok(Self { dir: dir.to_path_buf(), identity: Mutex::new(identity), _lock: lock })
+        let folder = Self { dir: dir.to_path_buf(), identity: Mutex::new(identity), _lock: lock };
+        remove_parts(&folder.snapshots_dir())?;
+        Ok(folder)
     }
 
     /// Who this folder belongs to.
@@ -146,10 +148,31 @@ impl DataFolder {
         self.dir.join("incoming").join(format!("{replica:016x}"))
     }
 
+    /// The folder of snapshots.
+    pub(crate) fn snapshots_dir(&self) -> PathBuf {
+        self.dir.join("snapshots")
+    }
+
     /// The folder of the node log.
     pub fn log_dir(&self) -> PathBuf {
         self.dir.join("log")
     }
+}
+
+/// Removes what is left of snapshots in `dir` that were not made to the end.
+pub(crate) fn remove_parts(dir: &Path) -> Result<(), ReplicationError> {
+    let failed = || ReplicationError::io(dir.display().to_string(), "tidy up");
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed())?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed())?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            std::fs::remove_dir_all(path).map_err(failed())?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the reserve back to the file system, when that is nearly full.
@@ -283,7 +306,7 @@ fn checksum(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-fn write_identity(dir: &Path, identity: &Identity) -> Result<(), ReplicationError> {
+pub(crate) fn write_identity(dir: &Path, identity: &Identity) -> Result<(), ReplicationError> {
     let path = dir.join("NODE");
     let at = || path.display().to_string();
     let Identity { cluster_name, name_chosen, node, standing } = identity;

@@ -25,6 +25,7 @@ use crate::machine::{Machine, Target, applied_term};
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::rest::{Rest, Stand};
+use crate::space::Spaceless;
 use crate::types::{Applied, Membership, Peer, Proposal, Raft, RaftLogId};
 
 /// When clients should come back while there is no leader.
@@ -77,6 +78,7 @@ pub(crate) struct Ground {
     pub(crate) log: Arc<NodeLog>,
     pub(crate) pool: Arc<ApplyPool>,
     pub(crate) peers: Arc<dyn Calls>,
+    pub(crate) spaceless: Arc<Spaceless>,
     /// Raft's own runtime.
     pub(crate) raft: Handle,
     /// The runtime of proposers and probes.
@@ -147,7 +149,7 @@ impl Group {
             Machine::new(id.0, target.clone(), Arc::clone(&ground.pool), Arc::clone(&ground.log))?;
         let log = GroupLog::new(Arc::clone(&ground.log), id);
         let config = settings(&name)?;
-        let network = Network::new(Arc::clone(&ground.peers), id.0);
+        let network = Network::new(Arc::clone(&ground.peers), Arc::clone(&ground.spaceless), id.0);
         let failed = |error: &dyn std::fmt::Display| ReplicationError::group(&name, error);
         // openraft spawns its tasks where it is called: on Raft's own runtime.
         let start = ground.raft.spawn(async move {

@@ -46,6 +46,7 @@ mod router_test;
 mod shard;
 #[cfg(test)]
 mod sim;
+mod space;
 #[cfg(test)]
 mod suite_test;
 mod talk;

@@ -674,6 +674,7 @@ pub(crate) async fn answer(
         Ask::Status => Reply::Status(crate::status::own(inner).encode()),
         ask @ (Ask::Transfer { .. } | Ask::Delete { .. }) => tend::carry_out_led(inner, &ask).await?,
         Ask::Compare(replicas) => compare::answer(inner, &replicas).await,
+        Ask::Size(shards) => Reply::Size(crate::node::snapshot::size_of(inner, &shards)),
         Ask::Judge(judged) => {
             compare::take(inner, judged).await;
             Reply::Done

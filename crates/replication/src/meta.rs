@@ -312,6 +312,35 @@ pub(crate) fn remove_member(node: NodeId, member: &Member) -> Command {
     }
 }
 
+/// The writes that make of the state that of a cluster of one member, with one replica of each shard and no past.
+pub(crate) fn alone(
+    cluster: &Cluster,
+    cluster_id: u64,
+    node: NodeId,
+    member: &Member,
+    replicas: &BTreeMap<ShardId, ReplicaId>,
+    next_replica: u64,
+) -> Vec<MetaWrite> {
+    let mut gone: Vec<Vec<u8>> = cluster.members.keys().map(|node| member_key(*node)).collect();
+    gone.extend(cluster.removed.iter().map(|node| removed_key(*node)));
+    for (shard, of_shard) in &cluster.replicas {
+        gone.extend(of_shard.keys().map(|replica| replica_key(*shard, *replica)));
+    }
+    let mut writes: Vec<MetaWrite> = gone.into_iter().map(|key| MetaWrite::Delete { key }).collect();
+    let mut put = |key: Vec<u8>, value: Vec<u8>| writes.push(MetaWrite::Put { key, value });
+    put(CLUSTER.to_vec(), format!("{cluster_id:016x} {}", cluster.name).into_bytes());
+    put(member_key(node), member.encode());
+    for (shard, replica) in replicas {
+        put(replica_key(*shard, *replica), encode_placed(Placed { node, founder: true }));
+    }
+    put(NEXT_REPLICA.to_vec(), next_replica.to_le_bytes().to_vec());
+    let mut settings = cluster.settings.clone();
+    settings.version += 1;
+    settings.values.insert("replication-factor".to_owned(), "1".to_owned());
+    put(SETTINGS.to_vec(), settings.encode());
+    writes
+}
+
 /// The command that changes the settings.
 pub(crate) fn set_settings(old: &ClusterSettings, new: &ClusterSettings) -> Command {
     Command {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::calls::Calls;
 use crate::machine::VirtualSnapshot;
+use crate::space::Spaceless;
 use crate::types::{Peer, RaftVote, Types};
 use crate::wire::{Answer, Message};
 
@@ -38,19 +39,21 @@ const BY_CLOCK: Duration = Duration::from_millis(195);
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     peers: Arc<dyn Calls>,
+    spaceless: Arc<Spaceless>,
     /// The replica here.
     from: u64,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Arc<dyn Calls>, from: u64) -> Self {
-        Self { peers, from }
+    pub(crate) fn new(peers: Arc<dyn Calls>, spaceless: Arc<Spaceless>, from: u64) -> Self {
+        Self { peers, spaceless, from }
     }
 }
 
 /// The way to one replica.
 pub(crate) struct Connection {
     peers: Arc<dyn Calls>,
+    spaceless: Arc<Spaceless>,
     from: u64,
     to: u64,
     node: NodeId,
@@ -63,6 +66,7 @@ impl RaftNetworkFactory<Types> for Network {
     async fn new_client(&mut self, target: u64, node: &Peer) -> Connection {
         Connection {
             peers: Arc::clone(&self.peers),
+            spaceless: Arc::clone(&self.spaceless),
             from: self.from,
             to: target,
             node: NodeId(node.node),
@@ -119,13 +123,22 @@ impl RaftNetworkV2<Types> for Connection {
         } else {
             (Lane::Data, false, APPEND_LIMIT)
         };
-        let at_beginning = request.prev_log_id.is_none();
+        let (at_beginning, has_entries) = (request.prev_log_id.is_none(), !request.entries.is_empty());
         let answer =
             self.ask(Message::Append(request), lane, patient, limit, RPCTypes::AppendEntries).await?;
         match answer {
             // Nothing comes before the beginning, so nothing can differ there.
             Answer::Append(AppendEntriesResponse::Conflict) if at_beginning => Err(self.unexpected()),
-            Answer::Append(answer) => Ok(answer),
+            Answer::Append(answer) => {
+                if has_entries {
+                    self.spaceless.clear(self.to);
+                }
+                Ok(answer)
+            }
+            Answer::NoSpace => {
+                self.spaceless.note(self.to);
+                Err(self.unreachable(&"its disk is full, its log takes no entries"))
+            }
             _ => Err(self.unexpected()),
         }
     }

@@ -124,6 +124,8 @@ pub(crate) struct Inner {
     pub(crate) heard: Heard,
     pub(crate) differing: Differing,
     pub(crate) quarantine: Quarantine,
+    /// Held while a snapshot is made.
+    pub(crate) snapshotting: tokio::sync::Mutex<()>,
 }
 
 /// This node's replicas.
@@ -181,6 +183,7 @@ impl Replication {
             log,
             pool: ApplyPool::start(config.apply_threads)?,
             peers,
+            spaceless: Arc::default(),
             raft: raft.handle().clone(),
             data: data.handle().clone(),
             metrics: Arc::new(Metrics::new(registry)),
@@ -437,7 +440,7 @@ impl Progress {
 }
 
 pub(crate) mod salvage;
-mod snapshot;
+pub(crate) mod snapshot;
 
 fn peer_security(peering: &Peering, cluster_name: &str) -> Result<rpc::Security, ReplicationError> {
     let secret = match &peering.secret {
@@ -591,6 +594,7 @@ impl Inner {
             heard: Heard::default(),
             differing: Differing::default(),
             quarantine,
+            snapshotting: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -784,11 +788,7 @@ impl StorageView for Replication {
     }
 
     fn snapshot(&self) -> BoxFuture<'_, Result<String, Failure>> {
-        let inner = Arc::clone(&self.inner);
-        Box::pin(async move {
-            let taken = tokio::task::spawn_blocking(move || snapshot::take(&inner));
-            taken.await.unwrap_or_else(|error| Err(Failure::internal(error.to_string())))
-        })
+        Box::pin(self.take_snapshot())
     }
 }
 

@@ -79,7 +79,7 @@ impl Inner {
                 if !request.entries.is_empty() {
                     group.wake();
                     if self.guard.refuses_entries(|| self.log.room()) {
-                        return Err(failed(&"the disk is full, the log takes no entries"));
+                        return Ok(Answer::NoSpace);
                     }
                 }
                 let answer = raft.append_entries(request).await.map_err(|error| failed(&error))?;

@@ -27,6 +27,7 @@ use crate::catch_up;
 use crate::compare;
 use crate::folder::write_synced;
 use crate::group::Group;
+use crate::machine::Target;
 use crate::node::{Inner, Local, serve, start_replica};
 
 /// Between two attempts to get the state anew.
@@ -232,27 +233,22 @@ async fn attempt_cure(
     let failed = |reason: &dyn std::fmt::Display| ReplicationError::group(&name, reason);
     let note = inner.quarantine.notes.lock().get(&replica.0).cloned();
     let Some(note) = note else { return Ok(()) };
-    let running = || inner.groups.read().get(&replica.0).cloned();
-    let group = running().ok_or_else(|| failed(&"its replica does not run"))?;
-    let crate::machine::Target::Shard(shard) = group.target().clone() else { return Ok(()) };
-    if !note.fetched {
+    let running = inner.groups.read().get(&replica.0).cloned();
+    let group = match running {
+        Some(group) => group,
+        // It was to be started again before, and that failed.
+        None => start_replica(inner, id, replica, None).await?.0,
+    };
+    let Target::Shard(shard) = group.target().clone() else { return Ok(()) };
+    let group = if note.fetched {
+        group
+    } else {
         keep(inner, &shard, &note).await;
-        let _one = group.catching_up().lock().await;
+        let others = compare::others(&group);
         let from =
-            source(inner, &group, &note, attempt).ok_or_else(|| failed(&"no healthy replica is known"))?;
-        let incoming = catch_up::fetch(inner, &group, from).await.map_err(|error| failed(&error))?;
-        let at = catch_up::place_of(&incoming)?.ok_or_else(|| failed(&"what was fetched is empty"))?;
-        inner.groups.write().remove(&replica.0);
-        group.end(&inner.ground.pool).await;
-        let (log, key) = (Arc::clone(&inner.log), GroupId(replica.0));
-        let given_up = inner.ground.pool.aside(move || give_up_below(&log, key, at)).await;
-        drop(incoming);
-        // Whatever came of it, the replica runs again; the state is taken over first if it may be.
-        start_replica(inner, id, replica, None).await?;
-        given_up.map_err(|error| failed(&error))??;
-        set_fetched(inner, replica, true).await?;
-    }
-    let group = running().ok_or_else(|| failed(&"its replica does not run"))?;
+            source(&group, &others, &note, attempt).ok_or_else(|| failed(&"no healthy replica is known"))?;
+        replace(inner, id, &group, from).await?
+    };
     if !is_right(inner, &group).await? {
         set_fetched(inner, replica, false).await?;
         return Err(failed(&"the state that was fetched differs from the majority's too"));
@@ -272,6 +268,34 @@ async fn attempt_cure(
     serve(inner, id, group, shard).await
 }
 
+/// Has the state of a replica fetched from the node `from`, and the replica started again over it.
+async fn replace(
+    inner: &Arc<Inner>,
+    id: ShardId,
+    group: &Arc<Group>,
+    from: NodeId,
+) -> Result<Arc<Group>, ReplicationError> {
+    let failed = |reason: &dyn std::fmt::Display| ReplicationError::group(&group.name, reason);
+    let (key, dir) = (group.id, inner.folder.incoming_dir(group.id.0));
+    let replica = ReplicaId(key.0);
+    let _one = group.catching_up().lock().await;
+    let fetched = catch_up::fetch(inner, Subject::Shard(id), &group.name, &dir, from).await;
+    let at = catch_up::place_of(&fetched.map_err(|error| failed(&error))?)?;
+    let at = at.ok_or_else(|| failed(&"what was fetched is empty"))?;
+    if inner.stopping.load(Ordering::Relaxed) {
+        return Err(failed(&"the node is stopping"));
+    }
+    inner.groups.write().remove(&key.0);
+    group.end(&inner.ground.pool).await;
+    let log = Arc::clone(&inner.log);
+    let given_up = inner.ground.pool.aside(move || give_up_below(&log, key, at)).await;
+    // Whatever came of it, the replica runs again; what was fetched is taken over first, where the log allows that.
+    let (group, _) = start_replica(inner, id, replica, None).await?;
+    given_up.map_err(|error| failed(&error))??;
+    set_fetched(inner, replica, true).await?;
+    Ok(group)
+}
+
 async fn set_fetched(inner: &Arc<Inner>, replica: ReplicaId, fetched: bool) -> Result<(), ReplicationError> {
     let noting = Arc::clone(inner);
     let noted = inner.ground.pool.aside(move || noting.quarantine.set_fetched(replica.0, fetched)).await;
@@ -287,13 +311,12 @@ async fn is_right(inner: &Inner, group: &Group) -> Result<bool, ReplicationError
 }
 
 /// The node to fetch from: the leader's if it is known to be right, else another one after the other.
-fn source(inner: &Inner, group: &Group, note: &Note, attempt: usize) -> Option<NodeId> {
-    let others = compare::others(group);
+fn source(group: &Group, others: &BTreeMap<u64, NodeId>, note: &Note, attempt: usize) -> Option<NodeId> {
     let leader = group.leader().map(|(replica, _)| replica.0);
     let mut healthy: Vec<u64> = others.keys().copied().filter(|id| note.healthy.contains(id)).collect();
     healthy.sort_by_key(|id| Some(*id) != leader);
     let at = healthy.get(attempt % healthy.len().max(1))?;
-    others.get(at).copied().filter(|node| *node != inner.node)
+    others.get(at).copied()
 }
 
 /// Gives up the log up to the place of the state that follows. Fails when the log begins above it. Blocks.

@@ -137,7 +137,16 @@ impl Inner {
             return Err(ShardWriteError::WrongOwner { epoch });
         }
         let handle = self.ready(shard).await.map_err(ShardWriteError::Failed)?;
-        handle.write(batch).await
+        let refused = match self.without_space(shard, &handle.group) {
+            Some(failure) => failure,
+            None => tokio::select! {
+                biased;
+                report = handle.write(batch) => return report,
+                failure = self.stays_without_space(shard, &handle.group) => failure,
+            },
+        };
+        self.metrics.refused_disk.inc();
+        Err(ShardWriteError::Failed(refused))
     }
 
     /// The read index of a shard that this node leads.
@@ -234,7 +243,7 @@ impl Inner {
     }
 
     /// Up to where a replica must have applied to see everything acknowledged so far.
-    async fn read_index(self: &Arc<Self>, shard: ShardId) -> Result<LogIndex, Failure> {
+    pub(crate) async fn read_index(self: &Arc<Self>, shard: ShardId) -> Result<LogIndex, Failure> {
         self.at_leader(shard, self.config.leader_wait, |node, left| {
             let this = Arc::clone(self);
             async move {
@@ -426,7 +435,7 @@ impl Inner {
     }
 
     /// The other nodes that have one, the leader first.
-    fn others(&self, shard: ShardId) -> Vec<NodeId> {
+    pub(crate) fn others(&self, shard: ShardId) -> Vec<NodeId> {
         let mut nodes = self.nodes_of(shard);
         nodes.retain(|node| *node != self.node);
         let leader = self.probable_leader(shard, 0);
@@ -435,7 +444,7 @@ impl Inner {
     }
 
     /// This node's replica of the shard, if it is ready.
-    fn local(&self, shard: ShardId) -> Option<Arc<ShardHandle>> {
+    pub(crate) fn local(&self, shard: ShardId) -> Option<Arc<ShardHandle>> {
         match self.shards.read().get(&shard) {
             Some(Local::Ready(handle)) if !self.quarantine.contains(handle.group.id.0) => {
                 Some(Arc::clone(handle))

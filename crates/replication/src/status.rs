@@ -193,7 +193,7 @@ fn named(cluster: &Cluster, node: &str) -> Result<NodeId, Failure> {
 
 impl Inner {
     /// The cluster's state, or that there is none yet.
-    fn cluster(&self) -> Result<std::sync::Arc<Cluster>, Failure> {
+    pub(crate) fn cluster(&self) -> Result<std::sync::Arc<Cluster>, Failure> {
         let none = || {
             let waits = self.waits_for.lock();
             Failure::unavailable(format!("this node does not belong to a cluster yet: {waits}"), RETRY)

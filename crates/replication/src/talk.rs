@@ -58,6 +58,8 @@ pub(crate) enum Ask {
     Compare(Vec<Compared>),
     /// This is what came of comparing these replicas of yours with others.
     Judge(Vec<Judged>),
+    /// About how large are your replicas of these shards?
+    Size(Vec<ShardId>),
 }
 
 /// Which samples go: those in a range of series that one of the selectors matches.
@@ -92,6 +94,8 @@ pub(crate) enum Reply {
     Rests(Vec<u64>),
     /// Replicas that are there, with the hash of their state.
     Compared(Vec<(u64, u64)>),
+    /// So many bytes.
+    Size(u64),
 }
 
 impl Out {
@@ -292,6 +296,10 @@ impl Ask {
                     out.number(*index);
                 }
             }
+            Self::Size(shards) => {
+                out.byte(11);
+                out.numbers(&shards.iter().map(|shard| u64::from(shard.0)).collect::<Vec<_>>());
+            }
             Self::Judge(replicas) => {
                 out.byte(10);
                 out.number(replicas.len() as u64);
@@ -366,6 +374,10 @@ impl Ask {
                     }
                     Self::Judge(replicas)
                 }
+                11 => {
+                    let shards = input.numbers()?.into_iter().map(|shard| u32::try_from(shard).ok());
+                    Self::Size(shards.map(|shard| shard.map(ShardId)).collect::<Option<_>>()?)
+                }
                 _ => return None,
             };
             input.end()?;
@@ -419,6 +431,10 @@ impl Reply {
                     out.number(*hash);
                 }
             }
+            Self::Size(bytes) => {
+                out.byte(10);
+                out.number(*bytes);
+            }
         }
         out.0
     }
@@ -449,6 +465,7 @@ impl Reply {
                 }
                 Self::Compared(hashes)
             }
+            10 => Self::Size(input.number()?),
             _ => return None,
         };
         input.end()?;
@@ -499,6 +516,7 @@ mod tests {
             },
             Ask::Rest(vec![Resting { replica: 300, term: 2, last: 70_000 }]),
             Ask::Compare(vec![Compared { replica: 300, index: 2 }]),
+            Ask::Size(vec![ShardId(300), ShardId(1)]),
             Ask::Judge(vec![
                 Judged { replica: 300, index: 2, verdict: Verdict::Alike },
                 Judged { replica: 3, index: 2, verdict: Verdict::Undecided },
@@ -527,6 +545,7 @@ mod tests {
             Reply::Status(vec![9]),
             Reply::Rests(vec![300]),
             Reply::Compared(vec![(300, u64::MAX), (1, 2)]),
+            Reply::Size(1 << 40),
         ];
         for reply in replies {
             let bytes = reply.encode();

@@ -45,6 +45,8 @@ pub(crate) struct DiskGuard {
     segment_bytes: u64,
     full_since: Mutex<Option<Instant>>,
     free: AtomicU64,
+    /// What has to stay free.
+    min: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -56,6 +58,7 @@ impl DiskGuard {
             segment_bytes: config.log.segment_bytes,
             full_since: Mutex::new(None),
             free: AtomicU64::new(u64::MAX),
+            min: AtomicU64::new(0),
             metrics,
         };
         guard.look(u64::MAX);
@@ -91,6 +94,21 @@ impl DiskGuard {
         Err(Failure::unavailable(message, wait))
     }
 
+    /// Fails where `bytes` more would leave too little space free, or there is too little already.
+    pub(crate) fn expect_room(&self, bytes: u64) -> Result<(), Failure> {
+        self.check()?;
+        let (free, min) = (self.free.load(Ordering::Relaxed), self.min.load(Ordering::Relaxed));
+        if free.saturating_sub(min) >= bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "no space left: about {bytes} bytes are needed, and of {free} bytes free on the file system of {} {min} must \
+             stay so (--storage.min-free)",
+            self.dir.display()
+        );
+        Err(Failure::unavailable(message, RETRY * 60))
+    }
+
     /// Looks at the file system; `room` is what the node log can still take.
     fn look(&self, room: u64) {
         let stat = match rustix::fs::statvfs(&self.dir) {
@@ -106,6 +124,7 @@ impl DiskGuard {
         let enough = if self.is_full() { min.saturating_add(min / 10) } else { min };
         let full = free < enough || self.is_starved(room, free);
         self.free.store(free, Ordering::Relaxed);
+        self.min.store(min, Ordering::Relaxed);
         self.metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.metrics.disk_full.set(i64::from(full));
         if !full && let Err(error) = keep_reserve(&self.dir, free) {

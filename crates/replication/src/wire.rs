@@ -23,6 +23,7 @@ const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 const SNAPSHOT: u8 = 5;
+const NO_SPACE: u8 = 6;
 
 /// Entries from this size on share the frame's memory.
 const SHARED: usize = 4096;
@@ -54,6 +55,8 @@ pub(crate) enum Answer {
     Vote(VoteResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
     Snapshot(SnapshotResponse<Types>),
+    /// To entries: the disk is full, the log takes none.
+    NoSpace,
 }
 
 /// Bytes that are no message or answer.
@@ -322,6 +325,7 @@ impl Answer {
                 out.vote(&answer.vote);
                 out
             }
+            Self::NoSpace => Out::new(NO_SPACE, 0),
         };
         out.0
     }
@@ -347,6 +351,7 @@ impl Answer {
                 2 => Err(TransferLeaderError::LogNotFlushed { expected: bytes.id()?, actual: bytes.id()? }),
                 _ => return Err(Malformed("an unknown answer to a transfer")),
             }),
+            NO_SPACE => Self::NoSpace,
             SNAPSHOT => Self::Snapshot(SnapshotResponse::new(bytes.vote()?)),
             _ => return Err(Malformed("an unknown kind of answer")),
         };
@@ -438,6 +443,7 @@ mod tests {
                 Answer::Transfer(Err(TransferLeaderError::LogNotFlushed { expected, actual }))
             }),
             vote().prop_map(|vote| Answer::Snapshot(SnapshotResponse::new(vote))),
+            Just(Answer::NoSpace),
         ]
     }
 

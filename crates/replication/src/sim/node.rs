@@ -177,6 +177,7 @@ impl SimNode {
             log,
             pool: ApplyPool::inline(),
             peers: net.calls(self.at, Arc::clone(&me)),
+            spaceless: Arc::default(),
             raft: handle.clone(),
             data: handle.clone(),
             metrics: Arc::new(Metrics::new(&mut registry)),
