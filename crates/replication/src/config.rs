@@ -60,7 +60,8 @@ pub struct ReplicationConfig {
     pub leader_wait: Duration,
     /// Bytes of batches that make a proposal full. Default 256 KiB.
     pub entry_bytes: usize,
-    /// Least time between two proposals of a shard that are not full; a shard at rest proposes at once. Default 5 ms.
+    /// Time between the beats at which busy shards propose what is not full; a shard at rest proposes at once. At least
+    /// 1 ms. Default 5 ms.
     pub linger: Duration,
     /// How long a group must be still before it rests: no heartbeats until something happens. Default 5 s.
     pub rest_after: Duration,

@@ -1,8 +1,9 @@
 //! The leader's side of one shard: collects batches that wait, plans one entry of them, proposes it, answers each.
 //!
 //! One proposal in flight as a rule, a second one only when a full one waits; while one is in flight others collect,
-//! so the busier the shard, the larger its entries. Proposals keep a least distance, since each costs CPU whatever
-//! is in it.
+//! so the busier the shard, the larger its entries. A shard at rest proposes at once; busy ones propose at the node's
+//! beats, all at the same moment: what an entry costs whatever is in it (an fsync, wake-ups of threads, frames to the
+//! other nodes) is then shared by the entries of all groups.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ use crate::types::Applied;
 
 /// Batches that may wait for one shard, whatever their size.
 const QUEUE: usize = 4096;
+/// A shard that has proposed nothing for so many beats is at rest.
+const AT_REST: u32 = 4;
 
 /// The answer to a batch.
 type Answer = Result<ShardReport, ShardWriteError>;
@@ -93,6 +96,38 @@ impl Drop for Held {
     }
 }
 
+/// When busy shards propose: at the same moments on the whole node, and on all nodes as far as their clocks agree, so
+/// that a node's own entries and those of others reach its log together.
+#[derive(Clone, Copy, Debug)]
+struct Beats {
+    origin: Instant,
+    every: Duration,
+}
+
+impl Beats {
+    fn new(every: Duration, clock: &dyn Clock) -> Self {
+        let every = every.max(Duration::from_millis(1));
+        let into = clock.now_ms().rem_euclid(i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
+        let origin = Instant::now();
+        Self {
+            origin: origin.checked_sub(Duration::from_millis(into.unsigned_abs())).unwrap_or(origin),
+            every,
+        }
+    }
+
+    /// When a shard whose last proposal was at `last` may propose what it has at `now`.
+    fn turn(&self, last: Option<Instant>, now: Instant) -> Instant {
+        let Some(last) = last.filter(|last| now.duration_since(*last) < self.every * AT_REST) else {
+            return now;
+        };
+        // A beat that the last proposal was late for is not the next one.
+        let earliest = now.max(last + self.every / 2);
+        let past = earliest.duration_since(self.origin).as_nanos();
+        let beats = past.div_ceil(self.every.as_nanos());
+        self.origin + self.every * u32::try_from(beats).unwrap_or(u32::MAX)
+    }
+}
+
 /// A batch that waits.
 struct Queued {
     batch: Arc<ShardBatch>,
@@ -120,6 +155,7 @@ impl ShardHandle {
         data: &tokio::runtime::Handle,
     ) -> Arc<Self> {
         let (queue, incoming) = mpsc::channel(QUEUE);
+        let beats = Beats::new(config.linger, &*clock);
         let proposer = Proposer {
             id,
             group: Arc::clone(&group),
@@ -127,7 +163,7 @@ impl ShardHandle {
             clock,
             metrics: Arc::clone(&waiting.metrics),
             entry_bytes: config.entry_bytes,
-            linger: config.linger,
+            beats,
             leader_wait: config.leader_wait,
             term: None,
         };
@@ -183,7 +219,7 @@ struct Proposer {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     entry_bytes: usize,
-    linger: Duration,
+    beats: Beats,
     leader_wait: Duration,
     /// The term that `shard` plans in.
     term: Option<u64>,
@@ -195,6 +231,7 @@ impl Proposer {
         let mut pending: Vec<Queued> = Vec::new();
         let mut bytes = 0;
         let mut last: Option<Instant> = None;
+        let mut due: Option<Instant> = None;
         loop {
             // Collect until it is this shard's turn.
             loop {
@@ -209,13 +246,16 @@ impl Proposer {
                     1 => full,
                     _ => false,
                 };
-                let not_before = last.map(|last| last + self.linger).filter(|_| !full);
-                if !pending.is_empty() && turn && not_before.is_none_or(|at| at <= Instant::now()) {
+                let turn = turn && !pending.is_empty();
+                if turn && !full && due.is_none() {
+                    due = Some(self.beats.turn(last, Instant::now()));
+                }
+                if turn && (full || due.is_none_or(|at| at <= Instant::now())) {
                     break;
                 }
                 let pause = async {
-                    match not_before {
-                        Some(at) if turn && !pending.is_empty() => tokio::time::sleep_until(at).await,
+                    match due {
+                        Some(at) if turn => tokio::time::sleep_until(at).await,
                         _ => std::future::pending().await,
                     }
                 };
@@ -238,7 +278,7 @@ impl Proposer {
             let term = match self.lead(&mut flying).await {
                 Ok(term) => term,
                 Err(error) => {
-                    bytes = 0;
+                    (bytes, due) = (0, None);
                     for queued in pending.drain(..) {
                         // A writer that went away does not matter.
                         let _ = queued.answer.send(Err(error.clone().into()));
@@ -247,6 +287,7 @@ impl Proposer {
                 }
             };
             last = Some(Instant::now());
+            due = None;
             bytes = 0;
             let batches = std::mem::take(&mut pending);
             if let Some(flight) = self.plan(batches, term) {
@@ -339,5 +380,28 @@ impl Proposer {
             }
             Done { committed }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::seam::fake::ManualClock;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_shards_propose_together_and_those_at_rest_at_once() {
+        let ms = Duration::from_millis;
+        let clock = ManualClock::new(1_000_003);
+        let beats = Beats::new(ms(5), &clock);
+        let start = Instant::now();
+        let at = |n: u64| start + ms(n);
+        assert_eq!(beats.turn(None, at(100)), at(100), "the first one");
+        // The clock stood 3 ms behind a beat at the start.
+        assert_eq!(beats.turn(Some(at(97)), at(98)), at(102));
+        assert_eq!(beats.turn(Some(at(99)), at(102)), at(102));
+        assert_eq!(beats.turn(Some(at(97)), at(103)), at(107));
+        assert_eq!(beats.turn(Some(at(101)), at(101)), at(107), "the beat at 102 was this proposal's own");
+        assert_eq!(beats.turn(Some(at(80)), at(100)), at(100), "at rest");
     }
 }

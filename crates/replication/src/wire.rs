@@ -261,7 +261,8 @@ impl Message {
     }
 }
 
-fn size(entry: &RaftEntry) -> usize {
+/// About how many bytes `entry` takes.
+pub(crate) fn size(entry: &RaftEntry) -> usize {
     match &entry.payload {
         openraft::EntryPayload::Normal(proposal) => proposal.0.len(),
         openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 256,
