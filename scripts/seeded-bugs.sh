@@ -71,6 +71,7 @@ for line in "${bugs[@]}"; do
     for try in $(seq 1 "$tries"); do
         if ! run "$bug" "$program" "$filter" "$((try - 1))" && grep -qE "$words" "$folder/out"; then
             found=$(grep -m1 -oE "($words).{0,120}" "$folder/out")
+            found=${found%%$'\n'*}
             break
         fi
     done
