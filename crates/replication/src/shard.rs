@@ -122,9 +122,9 @@ impl Beats {
         };
         // A beat that the last proposal was late for is not the next one.
         let earliest = now.max(last + self.every / 2);
-        let past = earliest.duration_since(self.origin).as_nanos();
-        let beats = past.div_ceil(self.every.as_nanos());
-        self.origin + self.every * u32::try_from(beats).unwrap_or(u32::MAX)
+        let (past, every) = (earliest.duration_since(self.origin).as_nanos(), self.every.as_nanos());
+        let left = (every - past % every) % every;
+        earliest + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
 }
 
