@@ -200,13 +200,16 @@ pub(crate) async fn take(inner: &Arc<Inner>, judged: Vec<Judged>) {
             quarantine::begin(inner, &group, shard, note).await;
         }
     }
-    note_metric(inner);
+    note_metrics(inner);
 }
 
-/// Brings the metric up to date.
-pub(crate) fn note_metric(inner: &Inner) {
-    let count = inner.differing.0.lock().len() + inner.quarantine.len();
-    inner.metrics.differing.set(i64::try_from(count).unwrap_or(i64::MAX));
+/// Brings the metrics of replicas that differ up to date.
+pub(crate) fn note_metrics(inner: &Inner) {
+    let quarantined = inner.quarantine.len();
+    let differing = inner.differing.0.lock().len() + quarantined;
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    inner.metrics.quarantined.set(gauge(quarantined));
+    inner.metrics.differing.set(gauge(differing));
 }
 
 /// Whether replica `group` of this node is as a majority of its group; fails while that cannot be known.

@@ -190,7 +190,7 @@ pub(crate) async fn begin(inner: &Arc<Inner>, group: &Arc<Group>, shard: &Arc<Sh
     // From here on nothing is read from it, also by queries under way.
     shard.withhold(Some(reason.clone()));
     inner.metrics.quarantines.inc();
-    inner.metrics.quarantined.set(inner.quarantine.len() as i64);
+    compare::note_metrics(inner);
     tracing::error!(shard = id.0, replica, index = note.index, %reason, "a replica goes into quarantine");
     let (noted, noting) = (note.clone(), Arc::clone(inner));
     let written = inner.ground.pool.aside(move || noting.quarantine.write(&noted)).await;
@@ -260,8 +260,7 @@ async fn attempt_cure(
     });
     removed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     inner.quarantine.notes.lock().remove(&replica.0);
-    inner.metrics.quarantined.set(inner.quarantine.len() as i64);
-    compare::note_metric(inner);
+    compare::note_metrics(inner);
     shard.withhold(None);
     group.raft().runtime_config().elect(true);
     tracing::info!(shard = id.0, "a replica is as the majority again and leaves quarantine");
