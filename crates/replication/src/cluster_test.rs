@@ -76,6 +76,14 @@ async fn ready(nodes: &[&Arc<Replication>]) {
 
 /// Three sites and the nodes on them, formed.
 async fn three(expect: usize) -> (Vec<Site>, Vec<String>, Vec<Arc<Replication>>) {
+    three_with(expect, |config| config).await
+}
+
+/// Three sites and the nodes on them, formed, with configurations that `change` has seen.
+async fn three_with(
+    expect: usize,
+    change: impl Fn(ReplicationConfig) -> ReplicationConfig,
+) -> (Vec<Site>, Vec<String>, Vec<Arc<Replication>>) {
     let (mut sites, mut listeners) = (Vec::new(), Vec::new());
     for name in ["a", "b", "c"] {
         let (site, listener) = Site::new(name).await;
@@ -85,7 +93,7 @@ async fn three(expect: usize) -> (Vec<Site>, Vec<String>, Vec<Arc<Replication>>)
     let join: Vec<String> = sites.iter().map(|site| site.address.clone()).collect();
     let mut nodes = Vec::new();
     for (site, listener) in sites.iter().zip(listeners) {
-        nodes.push(site.start_with(listener, site.config(&join, expect)).await);
+        nodes.push(site.start_with(listener, change(site.config(&join, expect))).await);
     }
     ready(&nodes.iter().collect::<Vec<_>>()).await;
     (sites, join, nodes)
@@ -322,20 +330,9 @@ fn who_was_away_too_long_is_sent_state() {
 fn wrong_values_of_one_replica_are_never_read_once_found_and_it_is_made_right() {
     use model::seam::{ReadLevel, ShardReader as _};
     run(async {
-        let (mut sites, mut listeners) = (Vec::new(), Vec::new());
-        for name in ["a", "b", "c"] {
-            let (site, listener) = Site::new(name).await;
-            sites.push(site);
-            listeners.push(listener);
-        }
-        let join: Vec<String> = sites.iter().map(|site| site.address.clone()).collect();
-        let mut nodes = Vec::new();
-        for (site, listener) in sites.iter().zip(listeners) {
-            let config = site.config(&join, 3);
-            let config = ReplicationConfig { compare_every: Duration::from_millis(500), shards: 1, ..config };
-            nodes.push(site.start_with(listener, config).await);
-        }
-        ready(&nodes.iter().collect::<Vec<_>>()).await;
+        let compared =
+            |config| ReplicationConfig { compare_every: Duration::from_millis(500), shards: 1, ..config };
+        let (_sites, _, nodes) = three_with(3, compared).await;
         let shard = ShardId(1);
         let handle =
             |node: &Replication| node.inner.ready_shards().into_iter().next().map(|(_, handle)| handle);

@@ -266,6 +266,10 @@ pub(crate) async fn ask_leader(inner: &Inner, shard: ShardId, ask: &Ask) -> Resu
 /// Hands over everything that this node leads, to whoever can take it, on full disks too: before it stops, or when it
 /// cannot store anything.
 pub(crate) async fn hand_over_all(inner: &Inner) {
+    // A node whose log has failed comes here again and again: it asks the others only while there is something to hand over.
+    if !inner.leads() {
+        return;
+    }
     let able = inner.able(false).await;
     hand_over(inner, |replica| able.contains(&replica)).await;
 }
